@@ -1,0 +1,21 @@
+# Put the extension module `built` into `folder`, if its bytes differ from what is there.
+get_filename_component(name "${built}" NAME)
+file(MAKE_DIRECTORY "${folder}")
+string(RANDOM LENGTH 8 suffix)
+set(fresh "${folder}/.${name}.${suffix}")
+configure_file("${built}" "${fresh}" COPYONLY)
+if(CMAKE_INSTALL_DO_STRIP)
+    execute_process(COMMAND "${strip}" --strip-debug "${fresh}" RESULT_VARIABLE status)
+    if(status)
+        message(FATAL_ERROR "${strip} failed on ${fresh}: ${status}")
+    endif()
+endif()
+execute_process(
+    COMMAND "${CMAKE_COMMAND}" -E compare_files "${fresh}" "${folder}/${name}"
+    RESULT_VARIABLE differs OUTPUT_QUIET ERROR_QUIET)
+if(differs)
+    file(RENAME "${fresh}" "${folder}/${name}")
+    message(STATUS "Installed: ${folder}/${name}")
+else()
+    file(REMOVE "${fresh}")
+endif()
