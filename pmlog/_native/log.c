@@ -1,0 +1,309 @@
+/*
+ * The log ring: appending one record a transaction, and following the chain of valid ones.
+ *
+ * A record is valid when its checksum, seeded with its predecessor's, covers it; when its LSN is
+ * its place; and when epoch, session and transaction number continue the predecessor's.  So it does
+ * not matter in which order a record's bytes reach the medium, and one drain is enough.
+ *
+ * Crash while a record is appended, case by case:
+ *   nothing written       the ring holds an older lap there: its LSN is not its place (STALE)
+ *   part written          the checksum fails (TORN)
+ *   all written, drained  valid: committed
+ *   all written, not drained, power cut: either of the above; the caller was not answered yet
+ */
+#include <errno.h>
+
+#include "internal.h"
+
+/* ---- following ---- */
+
+static uint32_t record_sum(const struct pml_record *record) {
+    return pml_crc32c(record->checksum_prev, (const char *)record + offsetof(struct pml_record, lsn),
+                      record->length - offsetof(struct pml_record, lsn));
+}
+
+static bool length_plausible(const struct pml_record *record, uint64_t ring_bytes) {
+    return record->length >= PML_LINE && record->length % PML_LINE == 0 &&
+           record->length <= ring_bytes;
+}
+
+static bool continues(const struct pml_chain *chain, uint32_t epoch, uint64_t session) {
+    return epoch > chain->epoch || (epoch == chain->epoch && session >= chain->session);
+}
+
+int pml_log_peek(const char *ring, uint64_t ring_bytes, const struct pml_chain *chain,
+                 const struct pml_record **out) {
+    const struct pml_record *record =
+        (const struct pml_record *)(const void *)(ring + chain->lsn % ring_bytes);
+    *out = record;
+    if (record->magic != PML_MAGIC_RECORD) return PML_END_NOTHING;
+    if (record->lsn != chain->lsn) {
+        /* Bytes of some value may look like a header: a later lap is believed when it checks out. */
+        bool later = record->lsn > chain->lsn && record->lsn % ring_bytes == chain->lsn % ring_bytes &&
+                     length_plausible(record, ring_bytes) && record_sum(record) == record->checksum;
+        return later ? PML_END_LATER_LAP : PML_END_STALE;
+    }
+    if (!length_plausible(record, ring_bytes) || record_sum(record) != record->checksum)
+        return PML_END_TORN;
+    if (record->checksum_prev != chain->checksum || record->txn != chain->txn + 1 ||
+        !continues(chain, record->epoch, record->session))
+        return PML_END_STALE;
+    return -1;
+}
+
+void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record) {
+    chain->lsn = record->lsn + record->length;
+    chain->txn = record->txn;
+    chain->session = record->session;
+    chain->epoch = record->epoch;
+    chain->checksum = record->checksum;
+}
+
+/* Every record says what was durable when it was appended.  A sound record behind the break, of
+ * the same or a later session, thus proves that the break is no crash's.  Records that an earlier
+ * session left there prove nothing: the recovery that began this session has accepted their loss. */
+uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, const struct pml_chain *chain) {
+    uint64_t hint = 0;
+    for (uint64_t lsn = chain->lsn; lsn < chain->lsn + ring_bytes;) {
+        const struct pml_record *record =
+            (const struct pml_record *)(const void *)(ring + lsn % ring_bytes);
+        bool sound = record->magic == PML_MAGIC_RECORD && record->lsn > chain->lsn &&
+                     record->lsn % ring_bytes == lsn % ring_bytes &&
+                     length_plausible(record, ring_bytes) &&
+                     continues(chain, record->epoch, record->session) &&
+                     record_sum(record) == record->checksum;
+        if (sound) hint = pml_max64(hint, record->lsn_durable);
+        lsn += sound ? record->length : PML_LINE;
+    }
+    return hint;
+}
+
+/* The checksum holds, so that wrong ranges are our bug or an attacker's work: never applied. */
+int pml_record_ranges_valid(const struct pml_record *record, uint64_t image_bytes,
+                            uint64_t *image_bytes_after) {
+    const char *at = (const char *)(record + 1);
+    const char *end = (const char *)record + record->length;
+    for (uint32_t i = 0; i < record->range_count; i++) {
+        if ((size_t)(end - at) < sizeof(struct pml_range)) return PML_E_CORRUPT;
+        const struct pml_range *range = (const struct pml_range *)(const void *)at;
+        uint64_t length = PML_RANGE_LENGTH(range->length);
+        uint32_t kind = PML_RANGE_KIND(range->length);
+        at += sizeof *range;
+        if (kind == PML_RANGE_GROW) {
+            if (length || range->offset > PML_MAX_IMAGE || range->offset % 65536)
+                return PML_E_CORRUPT;
+            image_bytes = pml_max64(image_bytes, range->offset);
+            continue;
+        }
+        if (kind != PML_RANGE_DATA && kind != PML_RANGE_ZERO) return PML_E_CORRUPT;
+        if (range->offset < PML_BODY_OFFSET || length > image_bytes ||
+            range->offset > image_bytes - length)
+            return PML_E_CORRUPT;
+        if (kind == PML_RANGE_DATA) {
+            if ((uint64_t)(end - at) < length) return PML_E_CORRUPT;
+            at += pml_min64((length + 7) & ~7ull, (uint64_t)(end - at));
+        }
+    }
+    *image_bytes_after = image_bytes;
+    return PML_OK;
+}
+
+/* ---- appending ---- */
+
+uint64_t pml_log_reclaim(struct pml_pool *pool) {
+    uint64_t reclaim = atomic_load(&pool->lsn_checkpoint);
+    for (int i = 0; i < PML_SLOTS; i++) {
+        const struct pml_slot *slot = &pool->control->slots[i];
+        if (!slot->name[0]) continue;
+        uint64_t acked = __atomic_load_n(&slot->lsn_acked, __ATOMIC_ACQUIRE);
+        /* What the ring has lost already cannot be pinned any more (a slot from before a crash). */
+        if (acked + pool->ring_bytes >= pool->lsn_tail) reclaim = pml_min64(reclaim, acked);
+    }
+    return reclaim;
+}
+
+static bool fits(struct pml_pool *pool, uint64_t bytes) {
+    pool->ring_limit = pml_log_reclaim(pool) + pool->ring_bytes;
+    return pool->lsn_tail + bytes <= pool->ring_limit;
+}
+
+/* Invariant 3: space below an LSN is used again only when the image and every consumer have it. */
+int pml_log_space(struct pml_pool *pool, uint64_t bytes) {
+    if (PML_LIKELY(pool->lsn_tail + bytes <= pool->ring_limit) || fits(pool, bytes)) return PML_OK;
+    int st = pml_log_sync(pool, pool->lsn_tail);
+    if (st == PML_OK) {
+        pthread_mutex_lock(&pool->checkpoint_mutex);
+        st = pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), false);
+        pthread_mutex_unlock(&pool->checkpoint_mutex);
+    }
+    if (st != PML_OK) return st;
+    if (fits(pool, bytes)) return PML_OK;
+    return pml_fail(PML_E_LOG_FULL,
+                    "a consumer holds the log back: it has acknowledged LSN %llu, the log ends at "
+                    "%llu and holds %llu bytes",
+                    (unsigned long long)pml_log_reclaim(pool), (unsigned long long)pool->lsn_tail,
+                    (unsigned long long)pool->ring_bytes);
+}
+
+void pml_log_publish(struct pml_pool *pool, uint64_t lsn, uint64_t txn) {
+    struct pml_control *control = pool->control;
+    atomic_store_explicit(&pool->lsn_durable, lsn, memory_order_release);
+    __atomic_store_n(&control->txn_durable, txn, __ATOMIC_RELAXED);
+    __atomic_store_n(&control->lsn_durable, lsn, __ATOMIC_RELEASE);
+    /* A full barrier between the new end and the look at the sleepers: a reader that goes to sleep
+     * without having seen the end has raised `waiters` before the kernel compares `wake`.  Clearing
+     * the word here rather than there means that a reader killed in its sleep costs one call. */
+    __atomic_fetch_add(&control->wake, 1, __ATOMIC_SEQ_CST);
+    if (PML_UNLIKELY(__atomic_load_n(&control->waiters, __ATOMIC_SEQ_CST))) {
+        __atomic_store_n(&control->waiters, 0, __ATOMIC_SEQ_CST);
+        pml_futex_wake((_Atomic uint32_t *)&control->wake);
+    }
+}
+
+struct stage {                /* gathers small pieces on their way into the ring */
+    struct pml_pool *pool;
+    char *at;                 /* next byte in the ring */
+    size_t held;              /* bytes gathered in pool->stage */
+    uint32_t sum;
+};
+
+static void stage_flush(struct stage *s) {
+    if (!s->held) return;
+    s->sum = pml_crc32c(s->sum, s->pool->stage, s->held);
+    pml_put(&s->pool->log, s->at, s->pool->stage, s->held);
+    s->at += s->held;
+    s->held = 0;
+}
+
+static inline void stage_put(struct stage *s, const void *data, size_t size) {
+    if (PML_LIKELY(size <= PML_STAGE_BYTES - s->held)) {
+        memcpy(s->pool->stage + s->held, data, size);
+        s->held += size;
+        return;
+    }
+    stage_flush(s);
+    if (size <= PML_STAGE_BYTES) {
+        memcpy(s->pool->stage, data, size);
+        s->held = size;
+        return;
+    }
+    s->sum = pml_crc32c(s->sum, data, size);
+    pml_put(&s->pool->log, s->at, data, size);
+    s->at += size;
+}
+
+static uint64_t record_length(const struct pml_note *notes, size_t count) {
+    uint64_t length = sizeof(struct pml_record);
+    for (size_t i = 0; i < count; i++) {
+        length += sizeof(struct pml_range);
+        if (PML_RANGE_KIND(notes[i].length) == PML_RANGE_DATA)
+            length += (PML_RANGE_LENGTH(notes[i].length) + 7) & ~7ull;
+    }
+    return pml_round_up(length, PML_LINE);
+}
+
+/* The ring keeps nothing of the record until here: a failure before the first copy changes nothing.
+ * After it only the drain can fail, and then the handle is poisoned. */
+int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t count,
+                   uint32_t kind) {
+    static const char zeros[PML_LINE];
+    uint64_t length = record_length(notes, count);
+    if (PML_UNLIKELY(length > pool->record_max))
+        return pml_fail(PML_E_TOO_LARGE, "the transaction takes %llu bytes of log, %llu are allowed",
+                        (unsigned long long)length, (unsigned long long)pool->record_max);
+    int st = pml_log_space(pool, length);
+    if (PML_UNLIKELY(st != PML_OK)) return st;
+
+    char *start = pool->ring + pool->lsn_tail % pool->ring_bytes;
+    bool drained = pool->domain != PML_DOMAIN_PAGE;
+    struct pml_record header = {
+        .magic = PML_MAGIC_RECORD,
+        .lsn = pool->lsn_tail,
+        .length = length,
+        .txn = pool->txn + 1,
+        .lsn_durable = drained ? pool->lsn_tail
+                               : atomic_load_explicit(&pool->lsn_durable, memory_order_relaxed),
+        .session = pool->session,
+        .epoch = pool->epoch,
+        .checksum_prev = pool->chain,
+        .range_count = (uint32_t)count,
+        .kind = kind,
+    };
+    struct stage s = {.pool = pool, .at = start + sizeof header, .sum = pool->chain};
+    s.sum = pml_crc32c(s.sum, &header.lsn, sizeof header - offsetof(struct pml_record, lsn));
+    uint64_t written = sizeof header;
+    for (size_t i = 0; i < count; i++) {
+        struct pml_range range = {notes[i].offset, notes[i].length};
+        stage_put(&s, &range, sizeof range);
+        written += sizeof range;
+        if (PML_RANGE_KIND(range.length) != PML_RANGE_DATA) continue;
+        uint64_t size = PML_RANGE_LENGTH(range.length), padding = -size & 7;
+        stage_put(&s, pool->image + range.offset, size);
+        stage_put(&s, zeros, padding);
+        written += size + padding;
+    }
+    stage_put(&s, zeros, length - written);
+    stage_flush(&s);
+    header.checksum = s.sum;
+    pml_put(&pool->log, start, &header, sizeof header);
+    pool->log.ops->flush(&pool->log, start, length);
+    if (drained) {
+        int error = pool->log.ops->drain(&pool->log);
+        if (PML_UNLIKELY(error))
+            return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot drain the log"));
+    }
+    pool->chain = header.checksum;
+    pool->txn++;
+    pool->commits++;
+    if (drained) {
+        pool->lsn_tail += length;
+        pml_log_publish(pool, pool->lsn_tail, pool->txn);
+    } else {
+        pthread_mutex_lock(&pool->sync_mutex);
+        pool->lsn_tail += length;
+        pool->lsn_appended = pool->lsn_tail;
+        pool->txn_appended = pool->txn;
+        pthread_mutex_unlock(&pool->sync_mutex);
+    }
+    if (PML_UNLIKELY(pool->lsn_tail > atomic_load_explicit(&pool->checkpoint_at,
+                                                           memory_order_relaxed))) {
+        pthread_mutex_lock(&pool->checkpoint_mutex);
+        pool->checkpoint_asked =
+            pool->lsn_tail - atomic_load(&pool->lsn_checkpoint) > pool->ring_bytes / 4;
+        atomic_store(&pool->checkpoint_at,
+                     pool->checkpoint_asked ? UINT64_MAX
+                                            : atomic_load(&pool->lsn_checkpoint) + pool->ring_bytes / 4);
+        pthread_cond_signal(&pool->checkpoint_wake);
+        pthread_mutex_unlock(&pool->checkpoint_mutex);
+    }
+    return PML_OK;
+}
+
+/* Group commit: whoever comes first syncs for all that is appended by then; the others wait for it
+ * and find their record covered, or become the next leader.  (In the other domains every append is
+ * durable already.) */
+int pml_log_sync(struct pml_pool *pool, uint64_t lsn) {
+    if (pool->domain != PML_DOMAIN_PAGE || atomic_load(&pool->lsn_durable) >= lsn) return PML_OK;
+    int st = PML_OK;
+    pthread_mutex_lock(&pool->sync_mutex);
+    while (st == PML_OK && atomic_load(&pool->lsn_durable) < lsn) {
+        int poison = atomic_load(&pool->poison);
+        if (poison) {
+            st = pml_fail(poison, "the sync that was to cover this commit failed");
+        } else if (pool->syncing) {
+            pthread_cond_wait(&pool->sync_done, &pool->sync_mutex);
+        } else {
+            pool->syncing = true;
+            uint64_t target = pool->lsn_appended, txn = pool->txn_appended;
+            pthread_mutex_unlock(&pool->sync_mutex);
+            int error = pool->log.ops->drain(&pool->log);
+            if (error) st = pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot sync the log"));
+            pthread_mutex_lock(&pool->sync_mutex);
+            if (!error) pml_log_publish(pool, target, txn);
+            pool->syncing = false;
+            pthread_cond_broadcast(&pool->sync_done);
+        }
+    }
+    pthread_mutex_unlock(&pool->sync_mutex);
+    return st;
+}

@@ -1,0 +1,323 @@
+/*
+ * Recovery: what was found decides what to do.
+ *
+ * pml_recover_decide is the whole decision, a pure function of five findings; docs/recovery.md holds
+ * the same table with the reasons, and a test walks every combination of inputs.
+ *
+ * The log that counts is the longest valid chain from the newest mark (invariant 5).  Where it ends
+ * below an LSN that is known to have been durable, no crash explains that: the pool is corrupt and
+ * nothing is changed.  Known durable is what the mark of a clean close says, what the control words
+ * say if they were written under this boot of the kernel, and what later records say.
+ */
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+int pml_recover_decide(int marks, int clean, int records, int end, int below_durable) {
+    if (marks == PML_MARKS_NONE) return PML_DECIDE_CORRUPT_MARKS; /* R1 */
+    if (end == PML_END_LATER_LAP) return PML_DECIDE_CORRUPT_LOG;  /* R2: the newer mark is gone */
+    if (below_durable) return PML_DECIDE_CORRUPT_LOG;             /* R3: a hole in the durable log */
+    if (clean && records && marks == PML_MARKS_BOTH)
+        return PML_DECIDE_CORRUPT_LOG;                            /* R4: written behind a clean end */
+    if (records) return PML_DECIDE_REPLAY;                        /* R5 */
+    return PML_DECIDE_CLEAN;                                      /* R6 */
+}
+
+static struct pml_chain chain_of(const struct pml_mark *mark) {
+    return (struct pml_chain){mark->lsn_checkpoint, mark->txn, mark->session, mark->epoch,
+                              mark->chain};
+}
+
+/* Control may be stale, but is never ahead: its words are stored after what they vouch for. */
+static uint64_t known_durable(struct pml_pool *pool, const struct pml_chain *end) {
+    uint64_t durable = 0;
+    if (pool->live) {
+        durable = __atomic_load_n(&pool->control->lsn_durable, __ATOMIC_ACQUIRE);
+        if (pool->control->epoch != end->epoch) durable = 0;
+    }
+    return durable;
+}
+
+static int image_size_ok(struct pml_pool *pool, const struct pml_mark *mark) {
+    struct stat st;
+    if (fstat(pool->image_fd, &st) != 0)
+        return pml_fail_errno(PML_E_MEDIUM, 0, "cannot stat the image");
+    uint64_t have = (uint64_t)st.st_size - pool->image_offset;
+    if ((uint64_t)st.st_size < pool->image_offset || have < mark->image_bytes)
+        return pml_fail_corrupt("image", 0, (uint64_t)st.st_size, mark->image_bytes, have,
+                                "image is truncated");
+    if (mark->image_bytes > pool->max_bytes)
+        return pml_fail(PML_E_POOL_FULL, "the pool has %llu bytes, max_size is %llu",
+                        (unsigned long long)mark->image_bytes, (unsigned long long)pool->max_bytes);
+    if (fstat(pool->sums_fd, &st) != 0)
+        return pml_fail_errno(PML_E_MEDIUM, 0, "cannot stat sums");
+    uint64_t sums = pool->sums_offset + PML_SUMS_OFFSET + mark->image_bytes / PML_PAGE * 4;
+    if ((uint64_t)st.st_size < sums)
+        return pml_fail_corrupt("sums", 0, (uint64_t)st.st_size, sums, (uint64_t)st.st_size,
+                                "sums is truncated");
+    /* A page-aligned start is all that growth needs; a longer file is a growth that did not commit. */
+    pool->file_bytes = mark->image_bytes;
+    return PML_OK;
+}
+
+int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count) {
+    char page[2 * PML_MARK_STRIDE + sizeof(struct pml_mark)];
+    ssize_t n = pread(pool->image_fd, page, sizeof page, (off_t)(pool->image_offset + PML_MARK_OFFSET));
+    char image[PML_MARK_OFFSET + 2 * PML_MARK_STRIDE + sizeof(struct pml_mark)] = {0};
+    if (n > 0) memcpy(image + PML_MARK_OFFSET, page, (size_t)n);
+    if (pml_marks_read(image, &pool->header, mark, count) != PML_OK)
+        return pml_fail_corrupt("image", 0, PML_MARK_OFFSET, 0, 0,
+                                "neither of the two checkpoint marks is valid");
+    return PML_OK;
+}
+
+/* Walks the chain without changing anything. */
+static int walk(struct pml_pool *pool, struct pml_chain *chain, uint64_t *records) {
+    const struct pml_record *record;
+    int end;
+    *records = 0;
+    uint64_t limit = chain->lsn + pool->ring_bytes;
+    while ((end = pml_log_peek(pool->ring, pool->ring_bytes, chain, &record)) < 0) {
+        if (record->lsn + record->length > limit) return PML_END_LATER_LAP; /* it has lapped itself */
+        pml_chain_advance(chain, record);
+        ++*records;
+    }
+    return end;
+}
+
+static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
+    struct pml_control *control = pool->control;
+    struct pml_slot slots[PML_SLOTS] = {0};
+    /* Slots are durable: a consumer's pin outlives the writer, and a power cut. */
+    if (control->magic == PML_MAGIC_CONTROL && !memcmp(control->pool_id, pool->header.pool_id, 16))
+        memcpy(slots, control->slots, sizeof slots);
+    __atomic_store_n(&control->session, 0, __ATOMIC_SEQ_CST); /* readers look again */
+    control->magic = PML_MAGIC_CONTROL;
+    control->version = PML_FORMAT_VERSION;
+    control->writer_pid = (uint32_t)getpid();
+    memcpy(control->pool_id, pool->header.pool_id, 16);
+    pml_boot_id(control->boot_id);
+    control->epoch = end->epoch;
+    control->frozen = 0;
+    control->lsn_closed = 0;
+    memset(control->lsn_level, 0, sizeof control->lsn_level);
+    control->delay_ns = 0;
+    memcpy(control->slots, slots, sizeof slots);
+    control->txn_durable = end->txn;
+    __atomic_store_n(&control->lsn_checkpoint, pool->mark.lsn_checkpoint, __ATOMIC_RELEASE);
+    __atomic_store_n(&control->lsn_durable, end->lsn, __ATOMIC_RELEASE);
+    __atomic_store_n(&control->lsn_image, end->lsn, __ATOMIC_RELEASE);
+    pool->live = true;
+}
+
+int pml_recover(struct pml_pool *pool) {
+    int marks = 0;
+    int st = pml_read_marks(pool, &pool->mark, &marks);
+    if (st != PML_OK) return st;
+    st = image_size_ok(pool, &pool->mark);
+    if (st == PML_OK) st = pml_medium_grow(pool, pool->mark.image_bytes);
+    if (st != PML_OK) return st;
+
+    struct pml_chain chain = chain_of(&pool->mark);
+    uint64_t records;
+    int end = walk(pool, &chain, &records);
+    uint64_t durable = known_durable(pool, &chain);
+    if (!(pool->mark.flags & PML_MARK_CLEAN) || records || durable > chain.lsn)
+        durable = pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, &chain));
+    int decision = pml_recover_decide(marks, (pool->mark.flags & PML_MARK_CLEAN) != 0, records != 0,
+                                      end, chain.lsn < durable);
+    if (decision == PML_DECIDE_CORRUPT_LOG)
+        return pml_fail_corrupt("log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes,
+                                durable, chain.lsn,
+                                "the log breaks at LSN %llu, below what is known to be durable",
+                                (unsigned long long)chain.lsn);
+    pool->recovered_records = records;
+    pool->lsn_tail = chain.lsn;
+    pool->chain = chain.checksum;
+    pool->txn = chain.txn;
+    pool->epoch = chain.epoch;
+    pool->session = pml_max64(chain.session, pool->mark.session) + 1;
+    pool->record_max = pool->ring_bytes / 2;
+    atomic_store(&pool->lsn_checkpoint, pool->mark.lsn_checkpoint);
+    atomic_store(&pool->lsn_durable, chain.lsn);
+    pool->lsn_appended = chain.lsn;
+    pool->txn_appended = chain.txn;
+
+    /* Domain page: the records found may still be in the page cache only, left there by a killed
+     * process.  They count as committed from now on, so they become durable first. */
+    int error = pool->log.ops->drain(&pool->log);
+    if (error) return pml_fail_errno(PML_E_MEDIUM, error, "cannot sync the log");
+    control_begin(pool, &chain);
+    /* The mark of the new session is durable before its first record: a session's number is never
+     * used twice with records in the log. */
+    pthread_mutex_lock(&pool->checkpoint_mutex);
+    st = pml_checkpoint_locked(pool, chain.lsn, false);
+    pthread_mutex_unlock(&pool->checkpoint_mutex);
+    pool->image_bytes = pool->mark.image_bytes;
+    __atomic_store_n(&pool->control->session, pool->session, __ATOMIC_SEQ_CST);
+    return st;
+}
+
+/* ---- a reader beside the writer ---- */
+
+static void apply_private(struct pml_pool *pool, const struct pml_record *record) {
+    const char *at = (const char *)(record + 1);
+    for (uint32_t i = 0; i < record->range_count; i++) {
+        const struct pml_range *range = (const struct pml_range *)(const void *)at;
+        uint64_t length = PML_RANGE_LENGTH(range->length);
+        uint32_t kind = PML_RANGE_KIND(range->length);
+        at += sizeof *range;
+        if (kind == PML_RANGE_GROW || !length) continue;
+        /* A page that a running checkpoint also writes cannot be judged; the rest of it is taken as
+         * it stands. */
+        for (uint64_t page = range->offset / PML_PAGE;
+             page <= (range->offset + length - 1) / PML_PAGE; page++)
+            pool->stamps[page] = 1;
+        if (kind == PML_RANGE_DATA) {
+            memcpy(pool->image + range->offset, at, length);
+            at += (length + 7) & ~7ull;
+        } else {
+            memset(pool->image + range->offset, 0, length);
+        }
+    }
+}
+
+/* From the image as it is now: what the working image held is dropped. */
+static int follow_again(struct pml_pool *pool, int *marks) {
+    struct pml_mark mark;
+    int st = pml_read_marks(pool, &mark, marks);
+    if (st == PML_OK) st = image_size_ok(pool, &mark);
+    if (st == PML_OK) st = pml_medium_grow(pool, mark.image_bytes);
+    if (st != PML_OK) return st;
+    if (pool->work.mapped) madvise(pool->image, pool->work.mapped, MADV_DONTNEED);
+    madvise(pool->stamp_map.base, pool->work.mapped / PML_PAGE * sizeof(uint64_t), MADV_DONTNEED);
+    pool->mark = mark;
+    pool->followed = chain_of(&mark);
+    pool->image_bytes = mark.image_bytes;
+    pool->session_seen =
+        pool->live ? __atomic_load_n(&pool->control->session, __ATOMIC_ACQUIRE) : mark.session;
+    return PML_OK;
+}
+
+/* PML_OK; a negative status; or FOLLOW_BROKEN: no valid record where there should be one. */
+#define FOLLOW_BROKEN 1
+static int follow_to(struct pml_pool *pool, uint64_t target) {
+    const struct pml_record *record;
+    while (pool->followed.lsn < target) {
+        int end = pml_log_peek(pool->ring, pool->ring_bytes, &pool->followed, &record);
+        if (end >= 0) return FOLLOW_BROKEN;
+        uint64_t after;
+        if (pml_record_ranges_valid(record, pool->image_bytes, &after) != PML_OK)
+            return FOLLOW_BROKEN;
+        if (after > pool->image_bytes) {
+            int st = pml_medium_grow(pool, after);
+            if (st != PML_OK) return st;
+            pool->image_bytes = after;
+        }
+        uint64_t length = record->length, lsn = record->lsn;
+        struct pml_chain next = pool->followed;
+        pml_chain_advance(&next, record);
+        apply_private(pool, record);
+        /* Overtaken while it was applied: its bytes may have been another record's already. */
+        atomic_thread_fence(memory_order_acquire);
+        if (record->lsn != lsn || record->length != length || record->checksum != next.checksum)
+            return FOLLOW_BROKEN;
+        if (pool->live && __atomic_load_n(&pool->control->lsn_checkpoint, __ATOMIC_ACQUIRE) >
+                              next.lsn) {
+            pool->followed = next;
+            return FOLLOW_BROKEN; /* may be reused at any moment: start from the newer mark */
+        }
+        pool->followed = next;
+    }
+    return PML_OK;
+}
+
+/* No writer has been here under this boot: follow the chain as far as it goes, as recovery would. */
+static int follow_dead(struct pml_pool *pool) {
+    if (pool->followed.lsn) return PML_OK;
+    int marks;
+    int st = follow_again(pool, &marks);
+    if (st != PML_OK) return st;
+    struct pml_chain chain = pool->followed;
+    uint64_t records;
+    int end = walk(pool, &chain, &records);
+    bool clean = (pool->mark.flags & PML_MARK_CLEAN) != 0;
+    uint64_t durable =
+        clean && !records ? 0 : pml_log_hint(pool->ring, pool->ring_bytes, &chain);
+    if (pml_recover_decide(marks, clean, records != 0, end, chain.lsn < durable) >=
+        PML_DECIDE_CORRUPT_MARKS)
+        return pml_fail_corrupt("log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes,
+                                durable, chain.lsn, "the log breaks at LSN %llu",
+                                (unsigned long long)chain.lsn);
+    st = follow_to(pool, chain.lsn);
+    pool->catalog_generation++;
+    return st == PML_OK ? st : pml_fail(PML_E_CORRUPT, "the log changed while it was read");
+}
+
+static bool writer_came(struct pml_pool *pool) {
+    if (pool->live) return false;
+    if (!pool->control) {
+        if (pml_control_open(pool) != PML_OK || !pool->control) return false;
+    } else if (pool->control->magic == PML_MAGIC_CONTROL) {
+        uint8_t boot[16];
+        pml_boot_id(boot);
+        pool->live = !memcmp(pool->control->boot_id, boot, 16) &&
+                     !memcmp(pool->control->pool_id, pool->header.pool_id, 16);
+    }
+    return pool->live;
+}
+
+int pml_follow(struct pml_pool *pool) {
+    if (!pool->live && !writer_came(pool)) return follow_dead(pool);
+    struct pml_control *control = pool->control;
+    for (uint32_t attempt = 0; attempt < PML_READ_ATTEMPTS; attempt++) {
+        uint64_t session = __atomic_load_n(&control->session, __ATOMIC_ACQUIRE);
+        uint64_t durable = __atomic_load_n(&control->lsn_durable, __ATOMIC_ACQUIRE);
+        uint64_t checkpoint = __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_ACQUIRE);
+        if (PML_LIKELY(pool->followed.lsn == durable && session == pool->session_seen && session))
+            return PML_OK;
+        if (!session) { /* a writer is recovering the pool just now */
+            if (attempt % 64 == 63) sched_yield();
+            if (attempt > PML_READ_ATTEMPTS / 2 && pml_lock_is_free(pool)) {
+                pool->live = false; /* it died there */
+                pool->followed.lsn = 0;
+                return follow_dead(pool);
+            }
+            continue;
+        }
+        pool->refreshes++;
+        if (!pool->followed.lsn || session != pool->session_seen ||
+            checkpoint > pool->followed.lsn) {
+            int marks;
+            int st = follow_again(pool, &marks);
+            if (st != PML_OK) return st;
+            pool->catalog_generation++;
+            if (pool->session_seen != session) continue;
+        }
+        int st = follow_to(pool, durable);
+        pool->catalog_generation++;
+        if (st == PML_OK) continue; /* is there more by now? */
+        if (st < 0) return st;
+        uint64_t now = __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_ACQUIRE);
+        if (now <= pool->mark.lsn_checkpoint &&
+            __atomic_load_n(&control->session, __ATOMIC_ACQUIRE) == session)
+            return pml_fail_corrupt("log", pool->followed.lsn,
+                                    PML_RING_OFFSET + pool->followed.lsn % pool->ring_bytes, durable,
+                                    pool->followed.lsn, "the log breaks at LSN %llu",
+                                    (unsigned long long)pool->followed.lsn);
+        pool->followed.lsn = 0; /* overtaken */
+    }
+    return pml_fail(PML_E_TIMEOUT, "the writer overtook this reader %u times in a row",
+                    PML_READ_ATTEMPTS);
+}
+
+int pml_follow_start(struct pml_pool *pool) {
+    struct pml_mark mark;
+    int marks;
+    int st = pml_read_marks(pool, &mark, &marks);
+    if (st == PML_OK) st = image_size_ok(pool, &mark);
+    return st == PML_OK ? pml_follow(pool) : st;
+}
