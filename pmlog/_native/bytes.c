@@ -194,28 +194,27 @@ int pml_bytes_add_strided(struct pml_container *c, uint64_t offset, uint64_t siz
 
 /* ---- the checker's walk ---- */
 
-#define FAULT PML_FAULT_STRUCTURE
-
 void pml_bytes_walk(struct pml_walk *w, uint64_t root, const char *name) {
     struct pml_pool *pool = w->pool;
     if (!pml_walk_block(w, root, sizeof(struct pml_bytes_root), PML_BLOCK_ROOT)) return;
     struct pml_bytes_root r;
     if (reach_root(pool, root, &r) != PML_OK) {
-        pml_fault_add(w, FAULT, "image", root, 0, 0, "\"%s\": its root is damaged", name);
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, 0, 0, "\"%s\": its root is damaged",
+                      name);
         return;
     }
     uint64_t room = pml_payload_bytes(pool, root) - sizeof r;
     if (r.descr_bytes > room)
-        pml_fault_add(w, FAULT, "image", root, room, r.descr_bytes,
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, room, r.descr_bytes,
                       "\"%s\": its description is longer than its block", name);
     if (!r.size_bytes) {
         if (r.block || r.data)
-            pml_fault_add(w, FAULT, "image", root, 0, r.block, "\"%s\" is empty but has a block",
-                          name);
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, 0, r.block,
+                          "\"%s\" is empty but has a block", name);
         return;
     }
     if (!pml_walk_block(w, r.block, r.size_bytes + PML_LINE, PML_BLOCK_BYTES)) return;
     if (r.data != pml_round_up(r.block, PML_LINE))
-        pml_fault_add(w, FAULT, "image", root, pml_round_up(r.block, PML_LINE), r.data,
-                      "\"%s\": its bytes do not begin where its block does", name);
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, pml_round_up(r.block, PML_LINE),
+                      r.data, "\"%s\": its bytes do not begin where its block does", name);
 }

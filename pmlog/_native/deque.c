@@ -14,9 +14,9 @@
 
 #define SLOTS PML_DEQUE_SLOTS
 #define MIDDLE (SLOTS / 2)
-#define ITEM_BLOCK_MIN 32u        /* the heap's least block: bounds how many items an image can hold */
-#define IN_PLACE_BELOW 2048u      /* longer values take a new block: their old bytes need no undo */
-#define IN_PLACE_WASTE 256u       /* blocks up to here are kept even if the new value is far shorter */
+#define ITEM_BLOCK_MIN 32u   /* the heap's least block: bounds how many items an image can hold */
+#define IN_PLACE_BELOW 2048u /* longer values take a new block: their old bytes need no undo */
+#define IN_PLACE_WASTE 256u  /* blocks up to here are kept even for a far shorter value */
 
 #define ROOT_STATE offsetof(struct pml_deque_root, count)
 #define ROOT_STATE_BYTES (sizeof(struct pml_deque_root) - ROOT_STATE)
@@ -603,17 +603,16 @@ int pml_deque_clear(struct pml_container *c) { PML_CHANGE(c, clear(c)); }
 
 /* ---- the checker's walk ---- */
 
-#define FAULT PML_FAULT_STRUCTURE
-
 static void walk_item(struct pml_walk *w, uint64_t at, uint64_t item, const char *name) {
     struct pml_pool *pool = w->pool;
     if (!pml_walk_block(w, item, sizeof(struct pml_item), PML_BLOCK_ITEM)) return;
     uint64_t word = load(pool, item), room = pml_payload_bytes(pool, item);
     if (PML_VALUE_BYTES(word) > room - sizeof(struct pml_item))
-        pml_fault_add(w, FAULT, "image", item, room - sizeof(struct pml_item),
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", item, room - sizeof(struct pml_item),
                       PML_VALUE_BYTES(word), "\"%s\": an item is longer than its block", name);
     if (!PML_VALUE_KIND(word))
-        pml_fault_add(w, FAULT, "image", item, at, word, "\"%s\": an item is of no kind", name);
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", item, at, word,
+                      "\"%s\": an item is of no kind", name);
 }
 
 /* Ends: pml_walk_block answers false for a block that is met again. */
@@ -625,7 +624,7 @@ static uint64_t walk_blocks(struct pml_walk *w, const struct pml_deque_root *d, 
         uint64_t prev = load(pool, PREV_OF(block)), next = load(pool, NEXT_OF(block));
         bool last = block == d->last_block;
         if (prev != before)
-            pml_fault_add(w, FAULT, "image", PREV_OF(block), before, prev,
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", PREV_OF(block), before, prev,
                           "\"%s\": a block does not point back to the one before", name);
         uint32_t from = before ? 0 : d->first_index, to = last ? d->last_index : SLOTS - 1;
         for (uint32_t i = from; i <= to; i++) {
@@ -633,7 +632,7 @@ static uint64_t walk_blocks(struct pml_walk *w, const struct pml_deque_root *d, 
             items++;
         }
         if (last != !next)
-            pml_fault_add(w, FAULT, "image", NEXT_OF(block), d->last_block, next,
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", NEXT_OF(block), d->last_block, next,
                           "\"%s\": its chain of blocks does not end at its last block", name);
         if (last || !next) break;
         before = block;
@@ -646,17 +645,18 @@ void pml_deque_walk(struct pml_walk *w, uint64_t root, const char *name) {
     struct pml_deque_root d;
     if (!pml_walk_block(w, root, sizeof d, PML_BLOCK_ROOT)) return;
     if (load_root(w->pool, root, &d) != PML_OK) {
-        pml_fault_add(w, FAULT, "image", root, 0, 0, "\"%s\": its root is damaged", name);
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, 0, 0, "\"%s\": its root is damaged",
+                      name);
         return;
     }
     if (!d.count) {
         if (d.first_index || d.last_index)
-            pml_fault_add(w, FAULT, "image", root, 0, d.first_index,
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, 0, d.first_index,
                           "\"%s\" is empty but has indices", name);
         return;
     }
     uint64_t items = walk_blocks(w, &d, name);
     if (items != d.count)
-        pml_fault_add(w, FAULT, "image", root, d.count, items,
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, d.count, items,
                       "\"%s\": its count is not that of the items found", name);
 }

@@ -239,12 +239,20 @@ int pml_probe_domain(const char *directory, uint32_t *domain) {
 
 /* ---- headers ---- */
 
-#define SUM_OF(type, header)                                                                    \
-    ({                                                                                          \
-        struct type copy_ = *(header);                                                          \
-        copy_.checksum = 0;                                                                     \
-        pml_crc32c(0, &copy_, sizeof copy_);                                                    \
-    })
+/* All headers keep their checksum at the same place, and it covers the rest. */
+#define CHECKSUM_AT 12u
+static_assert(offsetof(struct pml_image_header, checksum) == CHECKSUM_AT, "image");
+static_assert(offsetof(struct pml_log_header, checksum) == CHECKSUM_AT, "log");
+static_assert(offsetof(struct pml_sums_header, checksum) == CHECKSUM_AT, "sums");
+
+static uint32_t header_sum(const void *header, size_t size) {
+    static const char zeros[sizeof(uint32_t)];
+    const char *bytes = header;
+    size_t rest = CHECKSUM_AT + sizeof zeros;
+    uint32_t sum = pml_crc32c(0, bytes, CHECKSUM_AT);
+    sum = pml_crc32c(sum, zeros, sizeof zeros);
+    return pml_crc32c(sum, bytes + rest, size - rest);
+}
 
 static int check_header(const char *file, uint64_t magic, uint64_t magic_wanted, uint32_t version,
                         uint32_t checksum, uint32_t checksum_wanted) {
@@ -296,18 +304,18 @@ static int read_headers(struct pml_pool *pool) {
     int st = read_at(pool->log_fd, &log, sizeof log, 0, "log");
     if (st == PML_OK)
         st = check_header("log", log.magic, PML_MAGIC_LOG, log.version, log.checksum,
-                          SUM_OF(pml_log_header, &log));
+                          header_sum(&log, sizeof log));
     if (st != PML_OK) return st;
     pool->image_offset = log.image_offset;
     pool->sums_offset = log.sums_offset;
     st = read_at(pool->image_fd, &pool->header, sizeof pool->header, pool->image_offset, "image");
     if (st == PML_OK)
         st = check_header("image", pool->header.magic, PML_MAGIC_IMAGE, pool->header.version,
-                          pool->header.checksum, SUM_OF(pml_image_header, &pool->header));
+                          pool->header.checksum, header_sum(&pool->header, sizeof pool->header));
     if (st == PML_OK) st = read_at(pool->sums_fd, &sums, sizeof sums, pool->sums_offset, "sums");
     if (st == PML_OK)
         st = check_header("sums", sums.magic, PML_MAGIC_SUMS, sums.version, sums.checksum,
-                          SUM_OF(pml_sums_header, &sums));
+                          header_sum(&sums, sizeof sums));
     if (st != PML_OK) return st;
     if (memcmp(log.pool_id, pool->header.pool_id, 16) || memcmp(sums.pool_id, log.pool_id, 16))
         return pml_fail_corrupt("log", 0, offsetof(struct pml_log_header, pool_id), 0, 0,
@@ -452,7 +460,7 @@ static int create_log(struct pml_pool *pool, const struct pml_image_header *head
                                  .sums_offset = pool->has_pmemobj ? pool->pmemobj.sums_offset : 0,
                                  .medium = header->medium};
     memcpy(log.pool_id, header->pool_id, 16);
-    log.checksum = SUM_OF(pml_log_header, &log);
+    log.checksum = header_sum(&log, sizeof log);
     int st = open_at(pool, "log", true, &pool->log_fd);
     if (st == PML_OK)
         st = pml_reserve_space(pool->log_fd, 0, PML_RING_OFFSET + header->ring_bytes, "log");
@@ -463,7 +471,7 @@ static int create_log(struct pml_pool *pool, const struct pml_image_header *head
 static int create_sums(struct pml_pool *pool, const struct pml_image_header *header) {
     struct pml_sums_header sums = {.magic = PML_MAGIC_SUMS, .version = PML_FORMAT_VERSION};
     memcpy(sums.pool_id, header->pool_id, 16);
-    sums.checksum = SUM_OF(pml_sums_header, &sums);
+    sums.checksum = header_sum(&sums, sizeof sums);
     uint64_t at = pool->has_pmemobj ? pool->pmemobj.sums_offset : 0;
     int st = pool->has_pmemobj ? PML_OK : open_at(pool, "sums", true, &pool->sums_fd);
     if (st == PML_OK) st = pml_reserve_space(pool->sums_fd, at, sums_bytes(pool->file_bytes), "sums");
@@ -482,7 +490,7 @@ static int create_files(struct pml_pool *pool, const struct pml_options *options
     if (getrandom(header.pool_id, sizeof header.pool_id, 0) != sizeof header.pool_id ||
         getrandom(header.hash_seed, sizeof header.hash_seed, 0) != sizeof header.hash_seed)
         return pml_fail_errno(PML_E_MEDIUM, errno, "no random bytes");
-    header.checksum = SUM_OF(pml_image_header, &header);
+    header.checksum = header_sum(&header, sizeof header);
     pool->file_bytes = options->size;
     /* The first mark: an empty, clean log.  Recovery of a pool without any record is no special
      * case. */
