@@ -1,0 +1,183 @@
+"""The compiled engine as the rest of the library sees it; the only importer of `pmlog._core`.
+
+- `lib` and `ffi`: the C API (`_native/pml.h`). Hot paths call `lib`'s functions themselves, once
+  an operation; anything but success they hand to `settle`.
+- `STATUS_ERRORS`: the one table from status to error class.
+- Scratch memory for what the engine hands out.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from pmlog import errors, limits
+from pmlog._core import ffi, lib
+
+__all__ = [
+    "STATUS_ERRORS",
+    "allocate",
+    "failure",
+    "ffi",
+    "lib",
+    "scratch_buffer",
+    "scratch_pop",
+    "scratch_push",
+    "settle",
+]
+
+E_ARGUMENT: Final[int] = lib.PML_E_ARGUMENT
+E_BUFFER: Final[int] = lib.PML_E_BUFFER
+E_BUSY: Final[int] = lib.PML_E_BUSY
+E_CLOSED: Final[int] = lib.PML_E_CLOSED
+E_DROPPED: Final[int] = lib.PML_E_DROPPED
+E_FORKED: Final[int] = lib.PML_E_FORKED
+E_MISSING: Final[int] = lib.PML_E_MISSING
+E_STALE: Final[int] = lib.PML_E_STALE
+E_AGAIN: Final[int] = lib.PML_E_AGAIN
+E_TIMEOUT: Final[int] = lib.PML_E_TIMEOUT
+E_NO_TRANSACTION: Final[int] = lib.PML_E_NO_TRANSACTION
+
+KIND_BYTES: Final[int] = lib.PML_KIND_BYTES
+KIND_STR: Final[int] = lib.PML_KIND_STR
+KIND_MSGPACK: Final[int] = lib.PML_KIND_MSGPACK
+
+STATUS_ERRORS: Final[dict[int, type[errors.PmlogError]]] = {
+    lib.PML_E_CLOSED: errors.ClosedError,
+    lib.PML_E_FORKED: errors.ForkedError,
+    lib.PML_E_READ_ONLY: errors.ReadOnlyError,
+    lib.PML_E_LOCKED: errors.PoolLockedError,
+    lib.PML_E_NOT_FOUND: errors.PoolNotFoundError,
+    lib.PML_E_EXISTS: errors.PoolExistsError,
+    lib.PML_E_TOO_LARGE: errors.TransactionTooLargeError,
+    lib.PML_E_ARGUMENT: errors.UsageError,
+    lib.PML_E_LOG_FULL: errors.LogFullError,
+    lib.PML_E_POOL_FULL: errors.PoolFullError,
+    lib.PML_E_MEDIUM: errors.MediumError,
+    lib.PML_E_CORRUPT: errors.CorruptionError,
+    lib.PML_E_FORMAT: errors.FormatError,
+    lib.PML_E_FROZEN: errors.PoolFrozenError,
+    lib.PML_E_INVARIANT: errors.InvariantViolationError,
+    lib.PML_E_MISSING: errors.ContainerNotFoundError,
+    lib.PML_E_BUSY: errors.BusyError,
+    lib.PML_E_TYPE: errors.ContainerTypeError,
+    lib.PML_E_DROPPED: errors.DroppedError,
+    lib.PML_E_MEMORY: errors.MemoryExhaustedError,
+    lib.PML_E_NO_TRANSACTION: errors.TransactionEndedError,
+    lib.PML_E_TIMEOUT: errors.WaitTimeoutError,
+    lib.PML_E_GAP: errors.GapError,
+    lib.PML_E_FENCED: errors.FencedError,
+    lib.PML_E_PERMISSION: errors.PoolPermissionError,
+    # Answers that the layers above understand; one that reaches a user is our bug.
+    lib.PML_E_STALE: errors.InvariantViolationError,
+    lib.PML_E_BUFFER: errors.InvariantViolationError,
+    lib.PML_E_AGAIN: errors.InvariantViolationError,
+}
+
+# What `settle` hands back: each caller knows what these mean for it.
+_ANSWERS: Final = frozenset({E_MISSING, E_BUFFER, E_STALE, E_AGAIN, E_TIMEOUT})
+
+
+def failure(status: int, path: str, label: str = "") -> errors.PmlogError:
+    """Make the error for the calling thread's last failed call.
+
+    Args:
+        status: What the call answered.
+        path: The pool.
+        label: What the call was about, as "dict 'orders'"; empty: the pool itself.
+
+    Returns:
+        The error, to be raised.
+    """
+    kind = STATUS_ERRORS.get(status, errors.InvariantViolationError)
+    detail = lib.pml_error()
+    text = file = ""
+    fields: dict[str, Any] = {"path": path}
+    if detail.status == status:
+        text = ffi.string(detail.text).decode(errors="replace")
+        file = ffi.string(detail.file).decode(errors="replace")
+        known: dict[str, Any] = {
+            "pid": detail.pid or None,
+            "os_errno": detail.os_errno or None,
+            "file": file or None,
+            "lsn": detail.lsn or None,
+            "offset": detail.offset,
+            "expected": detail.expected,
+            "found": detail.found,
+        }
+        fields |= {name: value for name, value in known.items() if hasattr(kind, name)}
+        if detail.os_errno:
+            text = (
+                f"{text}: {os.strerror(detail.os_errno)}" if text else os.strerror(detail.os_errno)
+            )
+    if not text:
+        text = (kind.__doc__ or "").partition("\n")[0].rstrip(".")
+    subject = f"{path}: {label}" if label else path
+    return kind(f"{subject}: {text}", **fields)
+
+
+class Subject(Protocol):
+    """What a call into the engine was about: a pool or a container."""
+
+    def failure(self, status: int) -> errors.PmlogError:
+        """Make the error for the calling thread's last failed call.
+
+        Args:
+            status: What the call answered.
+
+        Returns:
+            The error, to be raised.
+        """
+        ...
+
+
+def settle(status: int, subject: Subject, call: Callable[..., int], *arguments: object) -> int:
+    """Wait out another thread's transaction; raise for what is an error.
+
+    The engine waits in slices, so that signals are seen between them.
+
+    Args:
+        status: What the call answered.
+        subject: What it was about.
+        call: The function of the engine, to be called again.
+        arguments: Its arguments.
+
+    Returns:
+        What the call answered in the end: ≥ 0, or one of the statuses that callers understand.
+
+    Raises:
+        PmlogError: The call failed; the class says how.
+    """
+    if status == E_BUSY:
+        deadline = time.monotonic() + limits.LOCK_TIMEOUT_S
+        while status == E_BUSY and time.monotonic() < deadline:
+            status = call(*arguments)
+    if status >= 0 or status in _ANSWERS:
+        return status
+    raise subject.failure(status)
+
+
+# ---- scratch memory ----------------------------------------------------------------------------
+
+allocate: Final[Callable[[str, int], Any]] = ffi.new_allocator(should_clear_after_alloc=False)
+
+# A call into the engine releases the interpreter lock, so each takes a buffer of its own from
+# this stack, and gives it back; list.pop and list.append are atomic.  There are never more than
+# calls at one time.  An entry is (buffer, view): the engine fills the buffer, slices of the view
+# are bytes.  An empty stack raises IndexError: then `scratch_buffer()`.
+_scratch: Final[list[tuple[Any, Any]]] = []
+scratch_pop: Final[Callable[[], tuple[Any, Any]]] = _scratch.pop
+scratch_push: Final[Callable[[tuple[Any, Any]], None]] = _scratch.append
+
+
+def scratch_buffer(size: int = limits.SCRATCH_BYTES) -> tuple[Any, Any]:
+    """Make a buffer.
+
+    Args:
+        size: Bytes.
+
+    Returns:
+        The buffer for the engine, and a view of it, slices of which are bytes.
+    """
+    buffer = allocate("char[]", size)
+    return buffer, ffi.buffer(buffer)

@@ -1,0 +1,320 @@
+"""A numpy array in a pool."""
+
+import math
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from pmlog._engine import ffi, lib, settle
+from pmlog._handle import Handle
+from pmlog.containers.array_ranges import Range, touched, undescribe
+from pmlog.containers.bytes_view import map_bytes, read_descr
+from pmlog.errors import DroppedError, PmlogError
+from pmlog.transaction import Transaction
+
+_bytes_write: Final = lib.pml_bytes_write
+_bytes_where: Final = lib.pml_bytes_where
+_ATTEMPTS_MAX: Final = 100_000
+
+# Builtin scalars of these dtypes are packed without numpy; what struct refuses, numpy decides.
+_PACKERS: Final[dict[str, Callable[[Any], bytes]]] = {
+    char: struct.Struct("<" + char).pack for char in "?bBhHiIqQfd"
+}
+_CHARS: Final = {"l": "q", "L": "Q"}
+_FLOATS: Final = frozenset("fd")
+
+
+class ArrayView(np.ndarray[Any, Any]):
+    """What `array[…]` gives: an ordinary array over the pool's own memory, read-only.
+
+    `array[index] += 1` asks it for the sum and then assigns that to `array[index]`: so as long as
+    it is read-only its in-place operators make new arrays, as those of tuples and numbers do.
+    """
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        # Results of operations are new arrays and have nothing of this.
+        return array[()] if return_scalar else np.asarray(array)
+
+
+def _in_place(name: str) -> Callable[[ArrayView, Any], Any]:
+    operate = getattr(np.ndarray, name)
+
+    def method(self: ArrayView, other: Any) -> Any:
+        return operate(self, other) if self.flags.writeable else NotImplemented
+
+    method.__name__ = name
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    setattr(ArrayView, f"__i{_name}__", _in_place(f"__i{_name}__"))
+for _name in ("lshift", "rshift", "and", "or", "xor"):
+    setattr(ArrayView, f"__i{_name}__", _in_place(f"__i{_name}__"))
+
+
+class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
+    """A numpy array of fixed shape and dtype in a pool, zeros at first.
+
+    Made by `Pool.array`.
+
+    `array[…]` follows numpy's indexing: it gives read-only views of the pool's own memory without
+    a copy, or scalars, or copies where numpy makes copies.  Writing through a view is refused by
+    numpy; write by `array[…] = …` and in-place operators, which are logged.  Views show every
+    change at once, those of open transactions too.  They outlive the pool's close, but not the
+    array's drop.  In a read-only pool `array[…]` always gives copies, each of one instant.
+
+    numpy's functions and operators take the array as they take any other; `array += 1` is one
+    transaction.
+
+    Durability: outside of a transaction each assignment is a transaction of its own, committed on
+    return; inside, the transaction decides.  An assignment that raises, also one that numpy
+    refuses half-way, has changed nothing.
+
+    Threads: any; changes wait while another thread's transaction is open, views do not.
+
+    Cost: assigning a builtin or numpy scalar to one element is one call into the engine.  Other
+    assignments log the elements that they touch, coalesced where they are close together.
+    """
+
+    __slots__ = (
+        "_core",
+        "_handle",
+        "_pack",
+        "_scalar",
+        "_strides",
+        "_takes_float",
+        "descr",
+        "dtype",
+        "shape",
+    )
+
+    # Wins over ndarray's own operators: ndarray + PoolArray comes here.
+    __array_priority__ = 1000.0
+
+    def __init__(self, handle: Handle, descr: bytes) -> None:
+        self._handle = handle
+        self._core = handle.core
+        self.descr = descr
+        self.shape, self.dtype = shape, dtype = undescribe(descr)
+        self._strides = tuple(
+            math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))
+        )
+        char = _CHARS.get(dtype.char, dtype.char) if dtype.isnative else ""
+        self._pack = _PACKERS.get(char)
+        self._takes_float = char in _FLOATS
+        self._scalar: type = dtype.type if dtype.isnative and self._pack else type(None)
+
+    @property
+    def name(self) -> str:
+        """The array's name in its pool."""
+        return self._handle.name
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.size * self.dtype.itemsize
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def __getitem__(self, index: Any) -> Any:
+        view = self._handle.view
+        if view is None:
+            if self._core.readonly:
+                return self._copy(index)
+            view = self._attach()
+        part = view[index]
+        if type(part) is ArrayView and part.flags.writeable:
+            return np.asarray(part)  # where numpy makes copies, plain ones
+        return part
+
+    def _attach(self) -> np.ndarray[Any, Any]:
+        view = self._map(writable=False).view(ArrayView)
+        self._handle.view = view
+        return view
+
+    def _map(self, writable: bool) -> np.ndarray[Any, Any]:
+        self._must_exist()
+        data = map_bytes(self._handle, writable)
+        return np.ndarray(self.shape, self.dtype, buffer=data)
+
+    def _copy(self, index: Any) -> Any:
+        """Copy a part of the array beside a writer.
+
+        Args:
+            index: The part.
+
+        Returns:
+            A scalar, or an array of its own, of one instant.
+
+        Raises:
+            DroppedError: The writer has dropped the array, or made it anew with another shape.
+            RuntimeError: The writer was faster, again and again.
+        """
+        handle, core = self._handle, self._core
+        offset, size = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        for _ in range(_ATTEMPTS_MAX):
+            core.live()
+            settle(lib.pml_read_begin(core.pool), handle, lib.pml_read_begin, core.pool)
+            result = None
+            try:
+                status = _bytes_where(handle.c, offset, size)
+                same = status == 0 and read_descr(handle) == self.descr
+                if same and size[0]:
+                    status = lib.pml_verify(core.pool, offset[0], size[0])
+                if same and status == 0:
+                    data = core.image[offset[0] : offset[0] + size[0]]
+                    part = np.ndarray(self.shape, self.dtype, buffer=data)[index]
+                    result = part.copy() if isinstance(part, np.ndarray) else part
+            finally:
+                stable = lib.pml_read_end(core.pool) == 0
+            if stable:
+                settle(status, handle, _bytes_where, handle.c, offset, size)
+                if not same:
+                    raise self._dropped()
+                return result
+        raise RuntimeError(f"{core.path}: {handle.label} changed too fast to be copied")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        whole = self[...]
+        if copy is None and dtype is None:
+            return whole  # type: ignore[no-any-return]
+        return np.array(whole, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self[...])
+
+    def __contains__(self, value: object) -> bool:
+        return value in self[...]
+
+    # ---- writing -------------------------------------------------------------------------------
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        # One element, by plain indices.
+        kind = type(value)
+        if kind is self._scalar:
+            data = value.tobytes()
+        elif self._pack is not None and (
+            kind is int or kind is bool or (kind is float and self._takes_float)
+        ):
+            try:
+                data = self._pack(value)
+            except (struct.error, OverflowError):
+                return self._assign(index, value)
+        else:
+            return self._assign(index, value)
+        if type(index) is int:
+            index = (index,)
+        elif type(index) is not tuple:
+            return self._assign(index, value)
+        shape = self.shape
+        handle = self._handle
+        if len(index) != len(shape) or handle.dropped:
+            return self._assign(index, value)
+        offset = 0
+        for number, extent, stride in zip(index, shape, self._strides, strict=True):
+            if type(number) is not int or not -extent <= number < extent:
+                return self._assign(index, value)
+            offset += (number if number >= 0 else number + extent) * stride
+        size = len(data)
+        status = _bytes_write(handle.c, offset, data, size)
+        if status:
+            settle(status, handle, _bytes_write, handle.c, offset, data, size)
+        return None
+
+    def _must_exist(self) -> None:
+        if self._handle.dropped:
+            raise self._dropped()
+
+    def _dropped(self) -> DroppedError:
+        return DroppedError(
+            f"{self._core.path}: {self._handle.label} was dropped, or its creation was undone",
+            path=self._core.path,
+        )
+
+    def _assign(self, index: Any, value: Any) -> None:
+        """Assign as numpy does.
+
+        Args:
+            index: Anything that numpy takes as an index.
+            value: Anything that it assigns there.
+        """
+        if isinstance(value, PoolArray):
+            value = value[...]
+        with Transaction(self._core):
+            target = self._map(writable=True)
+            self._note(touched(target, index))
+            target[index] = value
+
+    def _note(self, ranges: list[Range]) -> None:
+        handle = self._handle
+        for offset, size, stride, count in ranges:
+            if count == 1:
+                arguments: tuple[Any, ...] = (handle.c, offset, size)
+                status = lib.pml_bytes_add(*arguments)
+                if status:
+                    settle(status, handle, lib.pml_bytes_add, *arguments)
+            else:
+                arguments = (handle.c, offset, size, stride, count)
+                status = lib.pml_bytes_add_strided(*arguments)
+                if status:
+                    settle(status, handle, lib.pml_bytes_add_strided, *arguments)
+
+    def fill(self, value: Any) -> None:
+        """Set all elements to one value.
+
+        Args:
+            value: The value.
+        """
+        self[...] = value
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        operands = [item[...] if isinstance(item, PoolArray) else item for item in inputs]
+        out = options.pop("out", ())
+        written = [item for item in out if isinstance(item, PoolArray)]
+        if method == "at" and isinstance(inputs[0], PoolArray):
+            with Transaction(self._core):
+                target = inputs[0]._map(writable=True)
+                inputs[0]._note([(0, inputs[0].nbytes, 0, 1)] if inputs[0].nbytes else [])
+                return ufunc.at(target, *operands[1:], **options)
+        if not written:
+            if out:
+                options["out"] = out
+            return getattr(ufunc, method)(*operands, **options)
+        with Transaction(written[0]._core):
+            targets = []
+            for item in out:
+                if isinstance(item, PoolArray):
+                    item._note([(0, item.nbytes, 0, 1)] if item.nbytes else [])
+                    item = item._map(writable=True)  # noqa: PLW2901 - what numpy writes to
+                targets.append(item)
+            getattr(ufunc, method)(*operands, out=tuple(targets), **options)
+        return out[0] if len(out) == 1 else out
+
+    def __repr__(self) -> str:
+        try:
+            self._core.live()
+            content = f"shape={self.shape}, dtype={self.dtype}"
+        except PmlogError as error:
+            content = type(error).__name__
+        return f"pmlog.array({self.name!r}, {content})"
+
+    def __copy__(self) -> Self:
+        return self

@@ -1,0 +1,555 @@
+"""A dict in a pool."""
+
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from typing import Any, Final, NoReturn, Self
+
+import msgspec
+
+from pmlog import limits
+from pmlog._engine import (
+    E_ARGUMENT,
+    E_MISSING,
+    KIND_BYTES,
+    KIND_MSGPACK,
+    KIND_STR,
+    ffi,
+    lib,
+    scratch_buffer,
+    scratch_pop,
+    scratch_push,
+    settle,
+)
+from pmlog._handle import Handle
+from pmlog.containers.codec import (
+    ValueDecoder,
+    encode_failure,
+    encode_key,
+    encode_msgpack,
+    encode_value,
+)
+from pmlog.containers.dict_scan import ITEMS, KEYS, VALUES, walk
+from pmlog.errors import EncodeError, PmlogError
+from pmlog.transaction import Transaction
+
+_dict_get: Final = lib.pml_dict_get
+_dict_set: Final = lib.pml_dict_set
+_dict_has: Final = lib.pml_dict_has
+_dict_pop: Final = lib.pml_dict_pop
+_dict_delete: Final = lib.pml_dict_delete
+_dict_count: Final = lib.pml_dict_count
+
+_SCRATCH_BYTES: Final = limits.SCRATCH_BYTES
+_NO_DEFAULT: Final = object()
+
+
+class PoolDict(MutableMapping[Any, Any]):
+    """A dict in a pool: a `MutableMapping` with `dict`'s behaviour, insertion order included.
+
+    Made by `Pool.dict`.
+
+    Keys are str, bytes, int, float, bool, None and tuples of them, up to 64 KiB encoded; keys
+    that are equal in Python (1, 1.0 and True) are one key.  All NaNs are one key.
+    Values are what MessagePack holds, up to the greatest transaction.  They are copies: to change
+    a list within a value, store the value again.  Tuples within values come back as lists, unless
+    `type=` says otherwise; `type=` is used to decode, what is stored is not checked against it.
+
+    Durability: outside of a transaction each change is a transaction of its own, committed on
+    return; inside, the transaction decides.  A change that raises has changed nothing.
+
+    Threads: any; changes and reads wait while another thread's transaction is open.
+
+    Cost: one call into the engine for each operation on a key, and for each bulk form.
+    """
+
+    __slots__ = ("_core", "_decode_msgpack", "_decoder", "_handle", "_plain_kind")
+
+    # The methods for one key repeat a few lines instead of calling helpers: a call in Python
+    # costs a tenth of the whole operation.
+
+    def __init__(self, handle: Handle, type: Any = None) -> None:
+        self._handle = handle
+        self._core = handle.core
+        self._decoder = decoder = ValueDecoder(type)
+        self._decode_msgpack = decoder.decode_msgpack
+        # What needs no decoding.
+        self._plain_kind = KIND_BYTES if decoder.plain_bytes else -1
+
+    @property
+    def name(self) -> str:
+        """The dict's name in its pool."""
+        return self._handle.name
+
+    # ---- one key -------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            if type(key) is str:
+                data = key.encode()
+                word = len(data) << 8 | KIND_STR
+            elif type(key) is bytes:
+                data = key
+                word = len(data) << 8 | KIND_BYTES
+            else:
+                data, word = encode_key(key)
+        except (UnicodeEncodeError, EncodeError):
+            raise KeyError(key) from None
+        try:
+            scratch = scratch_pop()
+        except IndexError:
+            scratch = scratch_buffer()
+        found = _dict_get(self._handle.c, data, word, scratch[0], _SCRATCH_BYTES)
+        if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
+            value = scratch[1][:size]
+            scratch_push(scratch)
+        else:
+            scratch_push(scratch)
+            value, found = self._fetch(found, _dict_get, data, word)
+            if not found:
+                raise KeyError(key)
+        if (kind := found & 0xFF) == self._plain_kind:
+            return value
+        if kind == KIND_MSGPACK:
+            try:
+                return self._decode_msgpack(value)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise self._decoder.failure(error) from error
+        return self._decoder.decode(value, found)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Look a key up.
+
+        Args:
+            key: The key.
+            default: What to answer if it is not there.
+
+        Returns:
+            Its value, or the default.
+        """
+        try:
+            if type(key) is str:
+                data = key.encode()
+                word = len(data) << 8 | KIND_STR
+            elif type(key) is bytes:
+                data = key
+                word = len(data) << 8 | KIND_BYTES
+            else:
+                data, word = encode_key(key)
+        except (UnicodeEncodeError, EncodeError):
+            return default
+        try:
+            scratch = scratch_pop()
+        except IndexError:
+            scratch = scratch_buffer()
+        found = _dict_get(self._handle.c, data, word, scratch[0], _SCRATCH_BYTES)
+        if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
+            value = scratch[1][:size]
+            scratch_push(scratch)
+        else:
+            scratch_push(scratch)
+            value, found = self._fetch(found, _dict_get, data, word)
+            if not found:
+                return default
+        if found & 0xFF == self._plain_kind:
+            return value
+        return self._decoder.decode(value, found)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) is str:
+            try:
+                data = key.encode()
+            except UnicodeEncodeError as error:
+                raise EncodeError(f"the key cannot be encoded: {error}") from error
+            word = len(data) << 8 | KIND_STR
+        elif type(key) is bytes:
+            data = key
+            word = len(data) << 8 | KIND_BYTES
+        else:
+            data, word = encode_key(key)
+        if type(value) is bytes:
+            value_word = len(value) << 8 | KIND_BYTES
+        else:
+            try:
+                encoded = encode_msgpack(value)
+            except Exception as error:
+                refusal = encode_failure(value, error)
+                raise refusal from error
+            value = encoded
+            value_word = len(value) << 8 | KIND_MSGPACK
+        handle = self._handle
+        status = _dict_set(handle.c, data, word, value, value_word)
+        if status:
+            self._set_again(status, data, word, value, value_word)
+        handle.version += 1
+
+    def __delitem__(self, key: Any) -> None:
+        try:
+            data, word = encode_key(key)
+        except EncodeError:
+            raise KeyError(key) from None
+        handle = self._handle
+        status = _dict_delete(handle.c, data, word)
+        if status:
+            status = settle(status, handle, _dict_delete, handle.c, data, word)
+            if status == E_MISSING:
+                raise KeyError(key)
+        handle.version += 1
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            if type(key) is str:
+                data = key.encode()
+                word = len(data) << 8 | KIND_STR
+            else:
+                data, word = encode_key(key)
+        except (UnicodeEncodeError, EncodeError):
+            return False
+        handle = self._handle
+        found = _dict_has(handle.c, data, word)
+        if found < 0:
+            if len(data) > limits.KEY_BYTES_MAX:
+                return False
+            found = settle(found, handle, _dict_has, handle.c, data, word)
+        return bool(found == 1)
+
+    def pop(self, key: Any, default: Any = _NO_DEFAULT) -> Any:
+        """Remove a key and return its value.
+
+        Args:
+            key: The key.
+            default: What to answer if it is not there.
+
+        Returns:
+            The value, or the default.
+
+        Raises:
+            KeyError: It is not there, and no default was given.
+        """
+        if self._decoder.type is None:
+            return self._pop(key, default)
+        with Transaction(self._core):  # a value that is not of the type stays where it is
+            return self._pop(key, default)
+
+    def _pop(self, key: Any, default: Any) -> Any:
+        handle = self._handle
+        try:
+            data, word = encode_key(key)
+        except EncodeError:
+            found = 0
+        else:
+            try:
+                scratch = scratch_pop()
+            except IndexError:
+                scratch = scratch_buffer()
+            found = _dict_pop(handle.c, data, word, scratch[0], _SCRATCH_BYTES)
+            if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
+                value = scratch[1][:size]
+                scratch_push(scratch)
+            else:
+                scratch_push(scratch)
+                value, found = self._fetch(found, _dict_pop, data, word)
+        if not found:
+            if default is _NO_DEFAULT:
+                raise KeyError(key)
+            return default
+        handle.version += 1
+        return self._decoder.decode(value, found)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove the newest entry.
+
+        Returns:
+            Its key and value.
+
+        Raises:
+            KeyError: The dict is empty.
+        """
+        with Transaction(self._core):
+            for key, value in walk(self._handle, self._decoder, ITEMS, reverse=True):
+                del self[key]
+                return key, value
+        raise KeyError("popitem(): dictionary is empty")
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Look a key up; put it in if it is not there.
+
+        Args:
+            key: The key.
+            default: Its value, if it is not there.
+
+        Returns:
+            The value that is there, or the default itself.
+        """
+        value = self.get(key, _NO_DEFAULT)
+        if value is not _NO_DEFAULT:
+            return value
+        with Transaction(self._core):
+            # Another thread may have put it in.
+            value = self.get(key, _NO_DEFAULT)
+            if value is _NO_DEFAULT:
+                self[key] = value = default
+        return value
+
+    # ---- many keys -----------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]:
+        """Look many keys up, by one call into the engine: all at one instant.
+
+        Args:
+            keys: The keys.
+            default: What to answer for those that are not there.
+
+        Returns:
+            Values and defaults, in the order of the keys.
+        """
+        pairs = [encode_key(key) for key in keys]
+        if not pairs:
+            return []
+        handle = self._handle
+        data = b"".join(pair[0] for pair in pairs)
+        words = ffi.new("uint64_t[]", [pair[1] for pair in pairs])
+        found = ffi.new("uint64_t[]", len(pairs))
+        capacity = max(limits.SCAN_BYTES, 64 * len(pairs))
+        while True:  # ends: the values have a size
+            buffer, view = scratch_buffer(capacity)
+            arguments = (handle.c, len(pairs), data, words, buffer, capacity, found)
+            used = lib.pml_dict_get_many(*arguments)
+            if used < 0:
+                used = settle(used, handle, lib.pml_dict_get_many, *arguments)
+            if used >= 0:
+                break
+            capacity *= 4
+        values = view[:used]
+        result = []
+        at = 0
+        decode = self._decoder.decode
+        for word in found:
+            if word:
+                end = at + (word >> 8)
+                result.append(decode(values[at:end], word))
+                at = end
+            else:
+                result.append(default)
+        return result
+
+    def update(self, other: Any = (), /, **named: Any) -> None:
+        """Put many entries in, by one call into the engine: all or none of them.
+
+        Args:
+            other: A mapping, or pairs of key and value.
+            named: Further entries.
+        """
+        pairs: Iterable[tuple[Any, Any]]
+        if isinstance(other, Mapping):
+            pairs = other.items()
+        elif hasattr(other, "keys"):
+            pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118 - may not iterate
+        else:
+            pairs = other
+        keys, key_words, values, value_words = [], [], [], []
+        for key, value in (*pairs, *named.items()) if named else pairs:
+            data, word = encode_key(key)
+            keys.append(data)
+            key_words.append(word)
+            data, word = encode_value(value)
+            values.append(data)
+            value_words.append(word)
+        if not keys:
+            return
+        handle = self._handle
+        arguments = (
+            handle.c,
+            len(keys),
+            b"".join(keys),
+            ffi.new("uint64_t[]", key_words),
+            b"".join(values),
+            ffi.new("uint64_t[]", value_words),
+        )
+        status = lib.pml_dict_update(*arguments)
+        if status:
+            settle(status, handle, lib.pml_dict_update, *arguments)
+        handle.version += 1
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        handle = self._handle
+        status = lib.pml_dict_clear(handle.c)
+        if status:
+            settle(status, handle, lib.pml_dict_clear, handle.c)
+        handle.version += 1
+
+    def copy(self) -> dict[Any, Any]:
+        """Copy all entries.
+
+        Returns:
+            An ordinary dict.
+        """
+        return dict(self.items())
+
+    # ---- the whole -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        handle = self._handle
+        count: int = _dict_count(handle.c)
+        return count if count >= 0 else settle(count, handle, _dict_count, handle.c)
+
+    def __iter__(self) -> Iterator[Any]:
+        return walk(self._handle, self._decoder, KEYS)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return walk(self._handle, self._decoder, KEYS, reverse=True)
+
+    def keys(self) -> KeysView[Any]:
+        """Look at the keys.
+
+        Returns:
+            A set-like view, in order of insertion.
+        """
+        return DictKeys(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Look at the values.
+
+        Returns:
+            A view, in order of insertion.
+        """
+        return DictValues(self)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """Look at the entries.
+
+        Returns:
+            A set-like view, in order of insertion.
+        """
+        return DictItems(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self is other or (len(self) == len(other) and self.copy() == dict(other.items()))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() | dict(other.items())
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(other.items()) | self.copy()
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        try:
+            content = f"{len(self)} entries"
+        except PmlogError as error:
+            content = type(error).__name__
+        return f"pmlog.dict({self.name!r}, {content})"
+
+    # ---- what the fast paths leave -------------------------------------------------------------
+
+    def _fetch(
+        self, status: int, call: Callable[..., int], data: bytes, word: int
+    ) -> tuple[bytes, int]:
+        """Finish a get or pop that was not done at the first call.
+
+        Args:
+            status: What the first call answered.
+            call: The engine's function.
+            data: The key's bytes.
+            word: Their word.
+
+        Returns:
+            The value's bytes and word; word 0: the key is not there.
+        """
+        handle = self._handle
+        capacity = _SCRATCH_BYTES
+        view = b""
+        buffer, view = None, b""
+        while True:  # ends: the value has a size
+            if status in (0, E_MISSING) or len(data) > limits.KEY_BYTES_MAX:
+                return b"", 0
+            if status > 0:
+                if buffer is not None and status >> 8 <= capacity:
+                    return view[: status >> 8], status
+                capacity = max(capacity, status >> 8)
+            buffer, view = scratch_buffer(capacity)
+            arguments = (handle.c, data, word, buffer, capacity)
+            # Anything but "too large" and "another thread's transaction is open" raises here.
+            status = settle(status, handle, call, *arguments) if status < 0 else call(*arguments)
+
+    def _set_again(
+        self, status: int, data: bytes, word: int, value: bytes, value_word: int
+    ) -> None:
+        handle = self._handle
+        if status == E_ARGUMENT and len(data) > limits.KEY_BYTES_MAX:
+            self._refuse_key(data)
+        settle(status, handle, _dict_set, handle.c, data, word, value, value_word)
+
+    def _refuse_key(self, data: bytes) -> NoReturn:
+        raise EncodeError(
+            f"{self._core.path}: {self._handle.label}: the key takes {len(data)} bytes encoded, "
+            f"at most {limits.KEY_BYTES_MAX} are allowed",
+            path=self._core.path,
+        )
+
+
+class DictKeys(KeysView[Any]):
+    """The keys of a dict in a pool."""
+
+    __slots__ = ()
+    _mapping: PoolDict
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._mapping)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._mapping)
+
+
+class DictValues(ValuesView[Any]):
+    """The values of a dict in a pool."""
+
+    __slots__ = ()
+    _mapping: PoolDict
+
+    def __iter__(self) -> Iterator[Any]:
+        return walk(self._mapping._handle, self._mapping._decoder, VALUES)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return walk(self._mapping._handle, self._mapping._decoder, VALUES, reverse=True)
+
+    def __contains__(self, value: object) -> bool:
+        return any(other is value or other == value for other in self)
+
+
+class DictItems(ItemsView[Any, Any]):
+    """The entries of a dict in a pool."""
+
+    __slots__ = ()
+    _mapping: PoolDict
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return walk(self._mapping._handle, self._mapping._decoder, ITEMS)
+
+    def __reversed__(self) -> Iterator[tuple[Any, Any]]:
+        return walk(self._mapping._handle, self._mapping._decoder, ITEMS, reverse=True)
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        value = self._mapping.get(item[0], _NO_DEFAULT)
+        return value is not _NO_DEFAULT and bool(value == item[1])

@@ -1,0 +1,476 @@
+"""Reading a pool's log, from this or another process: records, raw runs, waiting, consumer slots.
+
+What a reader has not pinned by a consumer slot the writer may overwrite while it is read.
+So every record is verified after it was copied; one that is gone raises `GapError`.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import UUID
+
+from pmlog import limits
+from pmlog._engine import E_MISSING, E_TIMEOUT, failure, ffi, lib
+from pmlog.errors import ClosedError, ConfigError, GapError, PmlogError, UsageError
+from pmlog.position import Position
+
+# The layouts of `struct pml_record` and `struct pml_range`: a test compares them.
+_record: Final = Struct("<IIQQQQQIIII")
+_range: Final = Struct("<QQ")
+_LENGTH_MASK: Final = (1 << 56) - 1
+_WAIT_SLICE_MS: Final = 500
+
+_RANGE_KINDS: Final = {
+    lib.PML_RANGE_DATA: "data",
+    lib.PML_RANGE_ZERO: "zero",
+    lib.PML_RANGE_GROW: "grow",
+}
+_RECORD_KINDS: Final = {
+    lib.PML_RECORD_TRANSACTION: "transaction",
+    lib.PML_RECORD_EPOCH: "epoch",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One change of the image."""
+
+    kind: str
+    """data: new bytes; zero: zeros; grow: `offset` is the image's new size."""
+    offset: int
+    """In the image."""
+    length: int
+    """Bytes."""
+    at: int
+    """Where in the record's raw bytes the new bytes begin; data only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One committed transaction as it stands in the log."""
+
+    lsn: int
+    """Of its first byte."""
+    length: int
+    """With header and padding; the next record begins at `lsn + length`."""
+    txn: int
+    epoch: int
+    session: int
+    """Of the writer's open."""
+    kind: str
+    """transaction or epoch."""
+    lsn_durable: int
+    """Everything below was durable when the record was appended."""
+    checksum: int
+    checksum_prev: int
+    """Checksum of the record before, with which this one's is seeded."""
+    ranges: tuple[Range, ...]
+    raw: bytes
+    """All of its bytes."""
+
+    @property
+    def lsn_next(self) -> int:
+        """Where the next record begins."""
+        return self.lsn + self.length
+
+    @property
+    def position(self) -> Position:
+        """The place behind this record."""
+        return Position(self.epoch, self.lsn_next, self.checksum, self.txn)
+
+    def data(self, change: Range) -> bytes:
+        """Get the new bytes of one of its ranges.
+
+        Args:
+            change: One of `ranges`.
+
+        Returns:
+            The bytes; none for zero and grow.
+        """
+        return self.raw[change.at : change.at + change.length] if change.kind == "data" else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Whole records, one after the other, as raw bytes."""
+
+    lsn: int
+    """Of the first byte."""
+    data: bytes
+    records: int
+    """How many they are."""
+    end: Position
+    """The place behind the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatus:
+    """A consumer slot: what one reader of the log has, and still needs."""
+
+    name: str
+    lsn_acked: int
+    """The log from here on is not overwritten."""
+    lsn_received: int
+    lsn_applied: int
+    required: bool
+    pid: int | None
+    """Process that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """What the writer tells its readers."""
+
+    live: bool
+    """Whether the words below are of this boot; otherwise they say nothing."""
+    writer_pid: int | None
+    epoch: int
+    session: int
+    frozen: bool
+    lsn_durable: int
+    lsn_checkpoint: int
+    lsn_closed: int | None
+    """Where the log ends, if it was closed cleanly."""
+    consumers: tuple[ConsumerStatus, ...]
+
+
+class LogReader:
+    """A reader of one pool's log, beside its writer or without one.
+
+    It sees durable records only, in order, each once.
+    For one thread at a time.
+
+    Args:
+        path: The pool's folder.
+        lsn: Where to begin, the first byte of a record; None: at the checkpoint.
+
+    Raises:
+        PoolNotFoundError: There is no pool.
+        GapError: The log no longer holds that LSN.
+        FormatError: It is not a pool, or of a later version.
+        CorruptionError: It holds bytes that no crash explains.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], lsn: int | None = None) -> None:
+        self.path = os.fsdecode(path)
+        self._tail: Any = None
+        self._pid = os.getpid()
+        out = ffi.new("struct pml_tail **")
+        if status := lib.pml_tail_open(os.fsencode(self.path), out):
+            error = failure(status, self.path)
+            raise error
+        self._tail = out[0]
+        self._out = ffi.new("struct pml_tail_record *")
+        # Read from the ring, but not handed out yet: `read` stops before it.
+        self._kept: Record | None = None
+        if lsn is not None:
+            try:
+                self.seek(lsn)
+            except PmlogError:
+                self.close()
+                raise
+
+    # ---- records -------------------------------------------------------------------------------
+
+    def next(self) -> Record | None:
+        """Read the next record.
+
+        Returns:
+            The record; None: the end of the log, for now.
+
+        Raises:
+            GapError: The writer has overwritten it; a consumer slot would have kept it.
+            CorruptionError: The log breaks before its end.
+        """
+        if (kept := self._kept) is not None:
+            self._kept = None
+            return kept
+        out = self._out
+        status = lib.pml_tail_next(self._open(), out)
+        if status == E_MISSING:
+            return None
+        if status:
+            error = failure(status, self.path, "log")
+            raise error
+        length = out.lsn_next - out.record.lsn
+        raw = bytes(ffi.buffer(out.record, length)) if 0 < length < 1 << 48 else b""
+        return self._parse(raw, out.lsn_next)
+
+    def records(self) -> Iterator[Record]:
+        """Read on to the end of the log; what is committed meanwhile comes too.
+
+        Yields:
+            The records, in order.
+        """
+        while (record := self.next()) is not None:
+            yield record
+
+    def read(self, limit_bytes: int = limits.LOG_READ_BYTES) -> Run | None:
+        """Read a run of whole records as raw bytes.
+
+        Args:
+            limit_bytes: Where to stop; a single longer record comes whole.
+
+        Returns:
+            The run; None: the end of the log, for now.
+        """
+        pieces: list[Record] = []
+        size = 0
+        while (record := self.next()) is not None:
+            if pieces and size + record.length > limit_bytes:
+                self._kept = record
+                break
+            pieces.append(record)
+            size += record.length
+        if not pieces:
+            return None
+        data = b"".join(record.raw for record in pieces)
+        return Run(pieces[0].lsn, data, len(pieces), pieces[-1].position)
+
+    def _parse(self, raw: bytes, lsn_next: int) -> Record:
+        gap = GapError(
+            f"{self.path}: the writer has overwritten the record before LSN {lsn_next}",
+            path=self.path,
+            lsn=lsn_next - len(raw),
+        )
+        if len(raw) < _record.size:
+            raise gap
+        fields = _record.unpack_from(raw)
+        _, checksum, lsn, length, txn, durable, session, epoch, previous, count, kind = fields
+        if lib.pml_crc32c(previous, raw[8:], len(raw) - 8) != checksum or length != len(raw):
+            raise gap
+        ranges = []
+        at = _record.size
+        for _ in range(count):
+            offset, word = _range.unpack_from(raw, at)
+            at += _range.size
+            size = word & _LENGTH_MASK
+            what = _RANGE_KINDS.get(word >> 56, str(word >> 56))
+            ranges.append(Range(what, offset, size, at))
+            if what == "data":
+                at += (size + 7) & ~7
+        return Record(
+            lsn=lsn,
+            length=length,
+            txn=txn,
+            epoch=epoch,
+            session=session,
+            kind=_RECORD_KINDS.get(kind, str(kind)),
+            lsn_durable=durable,
+            checksum=checksum,
+            checksum_prev=previous,
+            ranges=tuple(ranges),
+            raw=raw,
+        )
+
+    # ---- place ---------------------------------------------------------------------------------
+
+    def seek(self, lsn: int | None) -> None:
+        """Go to a record.
+
+        Args:
+            lsn: Of its first byte, or of the end of the log; None: the checkpoint.
+
+        Raises:
+            GapError: The log does not hold that LSN.
+        """
+        if lsn is not None and not 0 < lsn < 1 << 64:
+            raise GapError(f"{self.path}: {lsn} is no LSN", path=self.path)
+        self._kept = None
+        if status := lib.pml_tail_seek(self._open(), lsn or 0):
+            error = failure(status, self.path, "log")
+            raise error
+
+    @property
+    def position(self) -> Position:
+        """The place of the next record."""
+        if self._kept is not None:
+            kept = self._kept
+            return Position(kept.epoch, kept.lsn, kept.checksum_prev, kept.txn - 1)
+        out = ffi.new("struct pml_position *")
+        lib.pml_tail_position(self._open(), out)
+        return Position(out.epoch, out.lsn, out.chain, out.txn)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep until there is a record to read.
+
+        Args:
+            timeout: How long, in seconds; None: no limit.
+
+        Returns:
+            Whether there is one; False: the time is up.
+
+        Raises:
+            ClosedError: The reader is closed.
+        """
+        if self._kept is not None:
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left_ms = _WAIT_SLICE_MS
+            if deadline is not None:
+                left_ms = min(left_ms, max(0, int((deadline - time.monotonic()) * 1000)))
+            # In slices, so that signals are seen.
+            status = lib.pml_tail_wait(self._open(), left_ms)
+            if status == 0:
+                return True
+            if status != E_TIMEOUT:
+                error = failure(status, self.path, "log")
+                raise error
+            if lib.pml_tail_control(self._tail) == ffi.NULL:
+                time.sleep(min(left_ms / 1000, limits.WAIT_SLICE_S))
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    # ---- who else ------------------------------------------------------------------------------
+
+    @property
+    def pool_id(self) -> UUID:
+        """The pool's number, the same in every copy of it."""
+        return self._header()[0]
+
+    @property
+    def ring_bytes(self) -> int:
+        """Size of the log."""
+        return self._header()[1]
+
+    def _header(self) -> tuple[UUID, int]:
+        number, ring = ffi.new("uint8_t[16]"), ffi.new("uint64_t *")
+        lib.pml_tail_header(self._open(), number, ring)
+        return UUID(bytes=bytes(ffi.buffer(number))), ring[0]
+
+    def status(self) -> LogStatus | None:
+        """Tell what the writer and other readers have said.
+
+        Returns:
+            That; None: nobody has written this copy yet.
+        """
+        control = lib.pml_tail_control(self._open())
+        if control == ffi.NULL:
+            return None
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = UUID(file.read().strip()).bytes
+        return LogStatus(
+            live=bytes(ffi.buffer(control.boot_id)) == boot,
+            writer_pid=control.writer_pid or None,
+            epoch=control.epoch,
+            session=control.session,
+            frozen=bool(control.frozen),
+            lsn_durable=control.lsn_durable,
+            lsn_checkpoint=control.lsn_checkpoint,
+            lsn_closed=control.lsn_closed or None,
+            consumers=tuple(_consumer(slot) for slot in control.slots if slot.name[0] != b"\0"),
+        )
+
+    def claim(self, name: str, *, required: bool = False) -> "Consumer":
+        """Take a consumer slot: the log from there on is kept until it is acknowledged.
+
+        A slot outlives its holder: claimed again by its name, it goes on where it was.
+        A new one begins at this reader's position.
+
+        Args:
+            name: Its name, up to 31 bytes in UTF-8.
+            required: Whether writers wait for it rather than overwrite what it needs.
+
+        Returns:
+            The slot.
+
+        Raises:
+            ConfigError: The name cannot be used, or all slots are taken.
+            ReadOnlyError: The pool's control file may not be written.
+        """
+        data = name.encode()
+        if not 0 < len(data) <= limits.CONSUMER_NAME_BYTES_MAX or b"\0" in data:
+            raise ConfigError(
+                f"{name!r} cannot be a consumer's name",
+                hint=f"names have 1 to {limits.CONSUMER_NAME_BYTES_MAX} bytes",
+            )
+        number = lib.pml_slot_claim(self._open(), data, lib.PML_SLOT_REQUIRED if required else 0)
+        if number < 0:
+            error = failure(number, self.path, f"consumer {name!r}")
+            raise error
+        return Consumer(self, number, name)
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def _open(self) -> Any:
+        if self._tail is None:
+            raise ClosedError(f"{self.path}: the log reader is closed", path=self.path)
+        return self._tail
+
+    def close(self) -> None:
+        """Close the reader; its consumer slots stay. Again is fine."""
+        tail, self._tail = self._tail, None
+        if tail is not None and os.getpid() == self._pid:
+            lib.pml_tail_close(tail)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Consumer:
+    """A slot that keeps the log for one reader; made by `LogReader.claim`."""
+
+    def __init__(self, reader: LogReader, number: int, name: str) -> None:
+        self._reader = reader
+        self._number = number
+        self.name = name
+
+    @property
+    def lsn_acked(self) -> int:
+        """What was acknowledged last: the log is kept from here on."""
+        return int(lib.pml_tail_control(self._reader._open()).slots[self._number].lsn_acked)
+
+    def ack(self, lsn: int) -> None:
+        """Acknowledge: everything below is no longer needed.
+
+        Args:
+            lsn: Not below what was acknowledged before, nor beyond the log's end.
+
+        Raises:
+            UsageError: It is.
+        """
+        try:
+            status = lib.pml_slot_ack(self._reader._open(), self._number, lsn)
+        except OverflowError as error:
+            raise UsageError(f"{self._reader.path}: {lsn} is no LSN") from error
+        self._settle(status)
+
+    def release(self) -> None:
+        """Give the slot up: it keeps nothing any more.
+
+        Raises:
+            UsageError: It is given up already.
+        """
+        self._settle(lib.pml_slot_release(self._reader._open(), self._number))
+
+    def _settle(self, status: int) -> None:
+        if status:
+            error = failure(status, self._reader.path, f"consumer {self.name!r}")
+            raise error
+
+
+def _consumer(slot: Any) -> ConsumerStatus:
+    return ConsumerStatus(
+        name=ffi.string(slot.name).decode(errors="replace"),
+        lsn_acked=slot.lsn_acked,
+        lsn_received=slot.lsn_received,
+        lsn_applied=slot.lsn_applied,
+        required=bool(slot.flags & lib.PML_SLOT_REQUIRED),
+        pid=slot.pid or None,
+    )
