@@ -100,7 +100,8 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
         self.descr = descr
         self.shape, self.dtype = shape, dtype = undescribe(descr)
         self._strides = tuple(
-            math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))
+            (extent, math.prod(shape[axis + 1 :]) * dtype.itemsize)
+            for axis, extent in enumerate(shape)
         )
         char = _CHARS.get(dtype.char, dtype.char) if dtype.isnative else ""
         self._pack = _PACKERS.get(char)
@@ -224,12 +225,12 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
             index = (index,)
         elif type(index) is not tuple:
             return self._assign(index, value)
-        shape = self.shape
         handle = self._handle
-        if len(index) != len(shape) or handle.dropped:
+        strides = self._strides
+        if len(index) != len(strides) or handle.dropped:
             return self._assign(index, value)
         offset = 0
-        for number, extent, stride in zip(index, shape, self._strides, strict=True):
+        for number, (extent, stride) in zip(index, strides, strict=False):
             if type(number) is not int or not -extent <= number < extent:
                 return self._assign(index, value)
             offset += (number if number >= 0 else number + extent) * stride
