@@ -7,14 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from pmlog.cli import reported
+from pmlog.errors import ConfigError
 from pmlog.log import LogReader, Record
 
 
 def dump(
     pool: Annotated[str, typer.Argument(help="The pool's folder.")],
     lsn: Annotated[
-        int | None,
-        typer.Option("--from", help="LSN of the first record; the checkpoint if not given."),
+        str | None,
+        typer.Option(
+            "--from", metavar="LSN", help="LSN of the first record; the checkpoint if not given."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many records.")] = None,
     ranges: Annotated[
@@ -26,7 +29,7 @@ def dump(
 
     Nothing is changed, and a writer may be at work meanwhile.
     """
-    with reported(), LogReader(pool, lsn) as reader:
+    with reported(), LogReader(pool, None if lsn is None else _parse(lsn)) as reader:
         for record in islice(reader.records(), limit):
             if as_json:
                 print(json.dumps(_facts(record)))
@@ -34,6 +37,13 @@ def dump(
                 print(_line(record))
                 for change in record.ranges if ranges else ():
                     print(f"  {change.kind} offset={change.offset} length={change.length}")
+
+
+def _parse(lsn: str) -> int:
+    try:
+        return int(lsn)
+    except ValueError:
+        raise ConfigError(f"--from={lsn} is not an LSN", hint="LSNs are numbers") from None
 
 
 def _facts(record: Record) -> dict[str, Any]:
