@@ -79,7 +79,7 @@ int main(int argc, char **argv) {
     fill_values();
     struct pml_options options = {
         .size = 64u << 20,
-        .max_size = 64ull << 30,
+        .max_size = 1u << 30, /* little enough for callgrind */
         .log_size = 64u << 20,
         .domain = (uint32_t)atoi(argv[2]),
         .flags = PML_OPEN_CREATE,
