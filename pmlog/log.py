@@ -241,7 +241,7 @@ class LogReader:
             raise gap
         fields = _record.unpack_from(raw)
         _, checksum, lsn, length, txn, durable, session, epoch, previous, count, kind = fields
-        if lib.pml_crc32c(previous, raw[8:], len(raw) - 8) != checksum or length != len(raw):
+        if lib.pml_tail_record_sum(self._tail, raw, len(raw)) != checksum or length != len(raw):
             raise gap
         ranges = []
         at = _record.size
