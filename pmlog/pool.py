@@ -540,7 +540,8 @@ class Pool:
             probe.core, probe.kind, probe.name = core, kind, name
             if settle(status, probe, call, *arguments) == E_MISSING:
                 raise self._not_found(name)
-        handle = core.handles[name] = Handle(core, out[0], kind, name)
+        # Another thread may have been first: all share one handle.
+        handle = core.handles.setdefault(name, Handle(core, out[0], kind, name))
         if core.owner == get_ident():
             core.events.append((handle, False))
         return handle
@@ -549,12 +550,12 @@ class Pool:
         self, handle: Handle, kind: str, make: Callable[..., _Container], type: Any = None
     ) -> _Container:
         self._must_be(handle, kind)
-        for other, container in handle.objects:
-            if other is type or other == type:
-                return container  # type: ignore[no-any-return]  # of its kind, by _must_be
-        made = make(handle) if type is None else make(handle, type)
-        handle.objects.append((type, made))
-        return made
+        while True:  # ends: what was appended is found, or what another thread appended before it
+            for other, container in handle.objects:
+                if other is type or other == type:
+                    return container  # type: ignore[no-any-return]  # of its kind, by _must_be
+            made = make(handle) if type is None else make(handle, type)
+            handle.objects.append((type, made))
 
     def _must_be(self, handle: Handle, kind: str) -> None:
         if handle.kind != kind:

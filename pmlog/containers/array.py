@@ -219,36 +219,55 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
     # ---- writing -------------------------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        # By plain indices from the first axis on: one element, or elements side by side.
-        handle = self._handle
+        # One element of a table or a row, by plain indices, and a scalar: the common case.
         strides = self._strides
-        indices = index if type(index) is tuple else (index,)
-        if handle.dropped or not 0 < len(indices) <= len(strides):
-            return self._assign(index, value, None)
-        offset = 0
+        offset = -1
         stride = 0
-        for number, (extent, stride) in zip(indices, strides, strict=False):
-            if type(number) is not int or not -extent <= number < extent:
-                return self._assign(index, value, None)
-            offset += (number if number >= 0 else number + extent) * stride
+        if type(index) is int:
+            if len(strides) == 1:
+                extent, stride = strides[0]
+                if -extent <= index < extent:
+                    offset = (index if index >= 0 else index + extent) * stride
+        elif type(index) is tuple and len(index) == 2 == len(strides):
+            row, column = index
+            (rows, row_stride), (columns, stride) = strides
+            if (
+                type(row) is int
+                and type(column) is int
+                and -rows <= row < rows
+                and -columns <= column < columns
+            ):
+                offset = (row if row >= 0 else row + rows) * row_stride
+                offset += (column if column >= 0 else column + columns) * stride
+        handle = self._handle
         kind = type(value)
+        if offset < 0 or handle.dropped or not (kind is self._scalar or kind in self._packable):
+            return self._assign_run(index, value)
         try:
-            if len(indices) < len(strides):
-                data = None
-            elif kind is self._scalar:
-                data = value.tobytes()
-            elif kind in self._packable:
-                data = self._pack(value)
-            else:
-                data = None
+            data = value.tobytes() if kind is self._scalar else self._pack(value)
         except (struct.error, OverflowError):
-            data = None  # numpy decides
-        if data is None:
-            return self._assign(index, value, [(offset, stride, 0, 1)] if stride else [])
+            return self._assign_run(index, value)  # numpy decides
         status = _bytes_write(handle.c, offset, data, stride)
         if status:
             settle(status, handle, _bytes_write, handle.c, offset, data, stride)
         return None
+
+    def _assign_run(self, index: Any, value: Any) -> None:
+        """Assign to elements side by side, if plain indices from the first axis on name such.
+
+        Args:
+            index: Anything that numpy takes as an index.
+            value: Anything that it assigns there.
+        """
+        indices = index if type(index) is tuple else (index,)
+        if not 0 < len(indices) <= len(self._strides):
+            return self._assign(index, value, None)
+        offset = stride = 0
+        for number, (extent, stride) in zip(indices, self._strides, strict=False):
+            if type(number) is not int or not -extent <= number < extent:
+                return self._assign(index, value, None)
+            offset += (number if number >= 0 else number + extent) * stride
+        return self._assign(index, value, [(offset, stride, 0, 1)] if stride else [])
 
     def _must_exist(self) -> None:
         if self._handle.dropped:

@@ -360,6 +360,9 @@ class PoolDeque(MutableSequence[Any]):
 
     __copy__ = copy
 
+    def __deepcopy__(self, memo: Any) -> deque[Any]:
+        return self.copy()  # values are copies already
+
     def __len__(self) -> int:
         handle = self._handle
         count: int = _deque_count(handle.c)

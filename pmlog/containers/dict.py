@@ -398,6 +398,11 @@ class PoolDict(MutableMapping[Any, Any]):
         """
         return dict(self.items())
 
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: Any) -> dict[Any, Any]:
+        return self.copy()  # values are copies already
+
     # ---- the whole -----------------------------------------------------------------------------
 
     def __len__(self) -> int:
