@@ -109,7 +109,7 @@ def number(value: float | None) -> str:
     if value >= 1000:
         digits = len(str(int(value))) - 3
         return f"{round(value / 10**digits) * 10**digits:,}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def times(value: float) -> str:

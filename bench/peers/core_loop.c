@@ -92,7 +92,9 @@ int main(int argc, char **argv) {
     deque = container("deque", PML_TYPE_DEQUE, 0);
     for (uint64_t n = 0; n < KEYS; n++)
         snprintf(keys[n], sizeof keys[n], "key:%08u", (unsigned)(n % KEYS));
-    dict_set(0, KEYS);
+    /* In the order of the keys, and used in another, as by the peers in Python. */
+    for (uint64_t n = 0; n < KEYS; n++)
+        must(pml_dict_set(dict, keys[n], word(KEY_BYTES), value_of(n), word(VALUE_BYTES)));
     /* As peers/pmlog.py: the log has been round once. */
     static const char zeros[SLOTS * VALUE_BYTES];
     for (uint64_t n = 0; n <= options.log_size / sizeof zeros; n++)
