@@ -1,6 +1,7 @@
 """Pools: open (create or recover), containers by name, waiting, status, close."""
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pmlog import limits
-from pmlog._engine import E_MISSING, failure, ffi, lib, settle
+from pmlog._engine import E_BUSY, E_MISSING, answer, failure, ffi, lib, settle
 from pmlog._handle import Core, Handle
 from pmlog.containers.bytes_view import locate, read_descr
 from pmlog.containers.deque import PoolDeque
@@ -133,7 +134,11 @@ def open_options(path: str, options: Any, medium: Medium) -> "Pool":
         detach = attachment.close
     out = ffi.new("struct pml_pool **")
     try:
+        deadline = time.monotonic() + limits.OPEN_TIMEOUT_S
         status = lib.pml_open(os.fsencode(path), options, out)
+        while status == E_BUSY and time.monotonic() < deadline:  # its writer recovers it just now
+            time.sleep(limits.WAIT_SLICE_S)
+            status = lib.pml_open(os.fsencode(path), options, out)
         if status == lib.PML_E_ARGUMENT:
             detail = ffi.string(lib.pml_error().text).decode(errors="replace")
             raise ConfigError(f"{path}: {detail}", path=path)
@@ -315,7 +320,7 @@ class Pool:
         data = self._name(name)
         arguments = (core.pool, data, len(data))
         status = lib.pml_container_drop(*arguments)
-        if status and settle(status, core, lib.pml_container_drop, *arguments) == E_MISSING:
+        if status and answer(status, core, lib.pml_container_drop, *arguments) == E_MISSING:
             raise self._not_found(name)
         handle = core.handles.get(name)
         if handle is not None:
@@ -538,7 +543,7 @@ class Pool:
         if status:
             probe = Handle.__new__(Handle)
             probe.core, probe.kind, probe.name = core, kind, name
-            if settle(status, probe, call, *arguments) == E_MISSING:
+            if answer(status, probe, call, *arguments) == E_MISSING:
                 raise self._not_found(name)
         # Another thread may have been first: all share one handle.
         handle = core.handles.setdefault(name, Handle(core, out[0], kind, name))
