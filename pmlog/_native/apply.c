@@ -44,8 +44,7 @@ static uint32_t *sum_of(struct pml_pool *pool, uint64_t page) {
 /* A page is verified when it is first looked at, and again after its private copy was given back.
  * A reader's unstamped page is in no record between its mark and its place in the log, so a running
  * checkpoint up to that place leaves it alone; one that goes further shows in lsn_image. */
-static int verify_page(struct pml_pool *pool, uint64_t page) {
-    if (pool->flags & PML_OPEN_NO_VERIFY) return PML_OK;
+int pml_verify_page(struct pml_pool *pool, uint64_t page) {
     uint32_t expected = __atomic_load_n(sum_of(pool, page), __ATOMIC_RELAXED);
     uint32_t found = pml_page_sum(pool->image + page * PML_PAGE);
     if (PML_LIKELY(found == expected)) return PML_OK;
@@ -54,13 +53,11 @@ static int verify_page(struct pml_pool *pool, uint64_t page) {
                             "a page of the image does not match its checksum");
 }
 
-int pml_verify_page(struct pml_pool *pool, uint64_t page) { return verify_page(pool, page); }
-
 int pml_verify_pages(struct pml_pool *pool, uint64_t offset, uint64_t size) {
     uint64_t last = size ? (offset + size - 1) / PML_PAGE : 0;
     for (uint64_t page = offset / PML_PAGE; size && page <= last; page++) {
         if (pool->stamps[page]) continue;
-        int st = verify_page(pool, page);
+        int st = pool->flags & PML_OPEN_NO_VERIFY ? PML_OK : pml_verify_page(pool, page);
         if (st != PML_OK) return st;
         pool->stamps[page] = 1;
     }
@@ -102,6 +99,7 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
     mark.checksum = mark_sum(&pool->header, &mark);
     char *slot = pool->shared.base + PML_MARK_OFFSET + (mark.sequence & 1) * PML_MARK_STRIDE;
     int error;
+    __atomic_store_n(&pool->control->marking, 1, __ATOMIC_SEQ_CST);
     if (pool->has_pmemobj) {
         error = pml_pmemobj_store_tx(&pool->pmemobj, slot, &mark, sizeof mark);
     } else {
@@ -111,6 +109,7 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
     }
     if (error)
         return pml_poison(pool, pml_fail_io(error, "cannot write a checkpoint mark"));
+    __atomic_store_n(&pool->control->marking, 0, __ATOMIC_SEQ_CST);
     pool->mark = mark;
     return PML_OK;
 }

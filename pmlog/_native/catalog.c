@@ -5,7 +5,7 @@
  * after a drop, a rollback, or a reader's refresh.
  *
  * Dropped containers go to a list in the heap's header in O(1) and are freed a few pieces at a time
- * by transactions that allocate, so that dropping or clearing millions of entries is one small
+ * before later transactions (tx.c), so that dropping or clearing millions of entries is one small
  * record.
  */
 #include <stdlib.h>

@@ -61,13 +61,35 @@ bool pml_walk_block(struct pml_walk *w, uint64_t payload, uint64_t size, uint32_
 static void check_pages(struct pml_walk *w) {
     struct pml_pool *pool = w->pool;
     for (uint64_t page = PML_BODY_OFFSET / PML_PAGE; page < pool->image_bytes / PML_PAGE; page++) {
-        if (pool->stamps[page]) continue; /* a private copy: the log has changed it since */
+        if (pool->stamps[page] > 1) continue; /* a private copy: the log has changed it since */
         const uint32_t *sums = (const uint32_t *)(const void *)(pool->sums.base + PML_SUMS_OFFSET);
         uint32_t expected = sums[page], found = pml_page_sum(pool->image + page * PML_PAGE);
         if (expected != found)
             pml_fault_add(w, PML_FAULT_PAGE, "image", page * PML_PAGE, expected, found,
                           "a page does not match its checksum");
     }
+}
+
+/* A crash can tear the mark that is being written, the first one behind a clean close too.  One that
+ * is bad while none was being written, as control knows under the same boot, has rotted, though the
+ * other one still leads to the right state. */
+static void check_marks(struct pml_walk *w) {
+    struct pml_pool *pool = w->pool;
+    struct pml_mark mark;
+    int count;
+    if (pml_read_marks(pool, &mark, &count) != PML_OK) {
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", PML_MARK_OFFSET, 2, 0,
+                      "neither checkpoint mark is valid");
+        return;
+    }
+    if (count == 2 || mark.sequence == 1) return; /* 1: the other slot was never written */
+    const struct pml_control *control = pool->control;
+    bool settled = pool->live && control->session && !control->marking &&
+                   control->lsn_image == control->lsn_checkpoint;
+    if (settled)
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image",
+                      PML_MARK_OFFSET + (~mark.sequence & 1) * PML_MARK_STRIDE, 2, 1,
+                      "one of the two checkpoint marks is damaged");
 }
 
 /* Tiles [first, top); collects the used blocks.  False: the rest makes no sense. */
@@ -144,7 +166,7 @@ static void check_zeros(struct pml_walk *w) {
         /* Pages without a checksum were never written, and have been compared with zeros. */
         uint64_t page = at / PML_PAGE;
         const uint32_t *sums = (const uint32_t *)(const void *)(pool->sums.base + PML_SUMS_OFFSET);
-        if (at % PML_PAGE == 0 && !pool->stamps[page] && !sums[page]) {
+        if (at % PML_PAGE == 0 && pool->stamps[page] <= 1 && !sums[page]) {
             at += PML_PAGE - 8;
             continue;
         }
@@ -233,7 +255,10 @@ static int walk_all(struct pml_walk *w) {
     struct pml_pool *pool = w->pool;
     w->unreached = calloc(pool->image_bytes / 16 / 64 + 1, 8);
     if (!w->unreached) return pml_fail(PML_E_MEMORY, "no memory for the checker's bitmap");
-    if (pool->read_only && !pool->has_pmemobj) check_pages(w);
+    if (pool->read_only) {
+        check_marks(w);
+        check_pages(w);
+    }
     const struct pml_heap *heap = &w->heap;
     memcpy(&w->heap, pml_heap(pool), sizeof w->heap); /* beside a writer it may change under us */
     uint64_t free_blocks;

@@ -143,7 +143,9 @@ static int find_slot(struct pml_pool *pool, uint64_t at, uint64_t wanted, uint64
         last = at;
         at = bucket->overflow;
     }
-    if (wanted || at)
+    if (!wanted && at)
+        return pml_fail(PML_E_POOL_FULL, "too many keys of one hash");
+    if (wanted)
         return pml_fail_corrupt("image", 0, last, wanted, 0, "a dict entry is in no bucket");
     uint64_t fresh;
     int st = pml_alloc(pool, sizeof(struct pml_bucket) , PML_BLOCK_BUCKET, &fresh);

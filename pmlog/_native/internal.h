@@ -156,6 +156,8 @@ struct pml_pool {
     uint64_t rollbacks;
     struct pml_tx tx;
     uint64_t tx_next;
+    uint64_t allocations;     /* since open */
+    uint64_t allocations_reclaimed; /* of them, those that dropped containers have been freed for */
 
     /* log */
     char *ring;               /* mapped twice in a row: a record never wraps */

@@ -93,7 +93,7 @@ struct pml_record {
     uint32_t kind;           /* PML_RECORD_* */
 };
 
-/* after the record header, range_count times; data follow, padded with zeros to 8 bytes. */
+/* after the record header, range_count times, each followed by its data padded with zeros to 8. */
 struct pml_range {
     uint64_t offset;         /* in the image; DATA and ZERO: >= PML_BODY_OFFSET.  GROW: new size */
     uint64_t length;         /* low 56 bits: bytes; high 8 bits: PML_RANGE_* */
@@ -215,7 +215,8 @@ struct pml_control {
     uint32_t writer_pid;     /* 0: none */
     uint8_t pool_id[16];
     uint8_t boot_id[16];     /* of the kernel under which the words below were written */
-    uint64_t reserved0[2];
+    uint64_t marking;        /* != 0: a checkpoint mark is being written */
+    uint64_t reserved0;
     /* written by the writer at each commit: a line of its own */
     uint64_t lsn_durable;    /* end of the durable, valid log */
     uint64_t txn_durable;

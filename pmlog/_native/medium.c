@@ -459,6 +459,25 @@ static int reserve_maps(struct pml_pool *pool) {
     return st;
 }
 
+static void forget_creation(struct pml_pool *pool) {
+    static const char *const made[] = {"log", "sums", "image.new", "control"};
+    struct pml_detail kept = *pml_error();
+    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++)
+        if (!pool->has_pmemobj || strcmp(made[i], "image.new")) unlinkat(pool->dir_fd, made[i], 0);
+    *pml_detail_new(kept.status) = kept;
+}
+
+/* A file with a name of ours is ours when it begins with our magic, or with nothing yet. */
+static int refuse_foreign_file(struct pml_pool *pool, const char *name, uint64_t magic) {
+    uint64_t found = 0;
+    int fd = openat(pool->dir_fd, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return PML_OK;
+    ssize_t n = pread(fd, &found, sizeof found, 0);
+    close(fd);
+    if (n <= 0 || found == magic || found == 0) return PML_OK;
+    return pml_fail(PML_E_FORMAT, "the directory is not a pool: its file \"%s\" is not ours", name);
+}
+
 /* A directory that holds anything but an unfinished creation of ours is somebody else's. */
 static int refuse_strangers(struct pml_pool *pool) {
     int fd = openat(pool->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -479,6 +498,9 @@ static int refuse_strangers(struct pml_pool *pool) {
                           entry->d_name);
     }
     closedir(listing);
+    if (st == PML_OK) st = refuse_foreign_file(pool, "log", PML_MAGIC_LOG);
+    if (st == PML_OK) st = refuse_foreign_file(pool, "sums", PML_MAGIC_SUMS);
+    if (st == PML_OK) st = refuse_foreign_file(pool, "image.new", PML_MAGIC_IMAGE);
     return st;
 }
 
@@ -640,6 +662,10 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
         st = refuse_strangers(pool);
         if (st != PML_OK) return st;
     }
+    if (exists && faccessat(pool->dir_fd, "log", F_OK, 0) != 0 && !pool->has_pmemobj) {
+        st = refuse_foreign_file(pool, "image", PML_MAGIC_IMAGE); /* before anything is made there */
+        if (st != PML_OK) return st;
+    }
     if (!pool->read_only) {
         pool->lock_fd = openat(pool->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
         if (pool->lock_fd < 0) return pml_fail_errno(PML_E_MEDIUM, errno, "cannot open lock");
@@ -650,6 +676,7 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
     }
     if (!exists) {
         st = create_files(pool, options);
+        if (st != PML_OK) forget_creation(pool); /* a full disk gets its room back */
         if (st != PML_OK) return st;
         close_fd(&pool->log_fd);
         close_fd(&pool->image_fd);

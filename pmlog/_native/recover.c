@@ -146,7 +146,9 @@ int pml_recover(struct pml_pool *pool) {
     if (found.image_bytes > pool->max_bytes)
         return pml_fail(PML_E_POOL_FULL, "the pool has %llu bytes, max_size is %llu",
                         (unsigned long long)found.image_bytes, (unsigned long long)pool->max_bytes);
-    if (!(pool->mark.flags & PML_MARK_CLEAN) || records || durable > chain.lsn)
+    /* Behind a clean end nothing is looked for, unless the newer mark may be the one that is gone. */
+    if (!(pool->mark.flags & PML_MARK_CLEAN) || records || durable > chain.lsn ||
+        marks != PML_MARKS_BOTH)
         durable = pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain));
     int decision = pml_recover_decide(marks, (pool->mark.flags & PML_MARK_CLEAN) != 0, records != 0,
                                       end, chain.lsn < durable);
@@ -316,7 +318,7 @@ static int follow_dead(struct pml_pool *pool) {
     uint64_t records = found.records;
     bool clean = (pool->mark.flags & PML_MARK_CLEAN) != 0;
     uint64_t durable =
-        clean && !records ? 0 : pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain);
+        clean && !records && marks == PML_MARKS_BOTH ? 0 : pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain);
     if (pml_recover_decide(marks, clean, records != 0, end, chain.lsn < durable) >=
         PML_DECIDE_CORRUPT_MARKS)
         return pml_writer_came(pool) ? PML_E_AGAIN : pml_fail_corrupt("log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes,
@@ -337,6 +339,10 @@ bool pml_writer_came(struct pml_pool *pool) {
         pool->live = !memcmp(pool->control->boot_id, pool->boot_id, sizeof pool->boot_id) &&
                      !memcmp(pool->control->pool_id, pool->header.pool_id, 16);
     }
+    /* Session 0 and a free lock: it died while it recovered, and nobody will finish that. */
+    if (pool->live && !__atomic_load_n(&pool->control->session, __ATOMIC_ACQUIRE) &&
+        pml_lock_is_free(pool))
+        pool->live = false;
     if (pool->live) pool->followed.lsn = 0;
     return pool->live;
 }
@@ -359,9 +365,11 @@ int pml_follow(struct pml_pool *pool) {
     uint32_t waited = 0;
     for (uint32_t attempt = 0; attempt < PML_READ_ATTEMPTS; attempt++) {
         uint64_t session = __atomic_load_n(&control->session, __ATOMIC_ACQUIRE);
-        uint64_t durable = __atomic_load_n(&control->lsn_durable, __ATOMIC_ACQUIRE);
         uint64_t checkpoint = __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_ACQUIRE);
-        if (PML_LIKELY(pool->followed.lsn == durable && session == pool->session_seen && session)) {
+        uint64_t image = __atomic_load_n(&control->lsn_image, __ATOMIC_ACQUIRE);
+        uint64_t durable = __atomic_load_n(&control->lsn_durable, __ATOMIC_ACQUIRE);
+        if (PML_LIKELY(pool->followed.lsn == durable && session == pool->session_seen && session &&
+                       image <= durable)) {
             give_back(pool, checkpoint);
             return PML_OK;
         }
@@ -378,6 +386,12 @@ int pml_follow(struct pml_pool *pool) {
             attempt = 0;
             continue;
         }
+        /* Each is stored after what it follows from, and read before it: no writer leaves this. */
+        bool sound = image <= durable && checkpoint <= durable && pool->followed.lsn <= durable;
+        if (!sound && __atomic_load_n(&control->session, __ATOMIC_ACQUIRE) == session &&
+            session == pool->session_seen)
+            return pml_fail_corrupt("control", 0, offsetof(struct pml_control, lsn_durable), image,
+                                    durable, "its words contradict each other or the log");
         pool->refreshes++;
         /* Far behind, the image is the shorter way. */
         if (!pool->followed.lsn || session != pool->session_seen ||
@@ -387,6 +401,10 @@ int pml_follow(struct pml_pool *pool) {
             if (st != PML_OK) return st;
             pool->catalog_generation++;
             if (pool->session_seen != session) continue;
+            if (pool->mark.lsn_checkpoint < checkpoint) /* a mark is durable before it is told */
+                return pml_fail_corrupt("image", 0, PML_MARK_OFFSET, checkpoint,
+                                        pool->mark.lsn_checkpoint,
+                                        "its checkpoint marks are older than what control says");
         }
         int st = follow_to(pool, durable);
         pool->catalog_generation++;

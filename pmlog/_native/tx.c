@@ -287,7 +287,8 @@ static void undo_all(struct pml_pool *pool) {
     go_back(pool, &start);
 }
 
-static int commit_tx(struct pml_pool *pool) {
+/* Frees what was put off, then the one record. */
+static int append_tx(struct pml_pool *pool) {
     struct pml_tx *tx = &pool->tx;
     int st = PML_OK;
     for (size_t i = 0; st == PML_OK && i < tx->free_count; i++) {
@@ -300,10 +301,45 @@ static int commit_tx(struct pml_pool *pool) {
         else
             st = pml_log_append(pool, tx->notes, tx->note_count, PML_RECORD_TRANSACTION);
     }
+    return st;
+}
+
+static int commit_tx(struct pml_pool *pool) {
+    int st = append_tx(pool);
     if (PML_UNLIKELY(st != PML_OK)) undo_all(pool);
     uint64_t lsn = pool->lsn_tail;
     end_tx(pool);
     if (st == PML_OK && pool->domain == PML_DOMAIN_PAGE) st = pml_log_sync(pool, lsn);
+    return st;
+}
+
+/* Before a transaction, dropped containers are freed in small transactions of their own, in step
+ * with what has been allocated since: nobody waits long, and the pool does not grow meanwhile. */
+static int reclaim(struct pml_pool *pool) {
+    uint64_t pieces = 4 * (pool->allocations - pool->allocations_reclaimed) + 4;
+    pool->allocations_reclaimed = pool->allocations;
+    int st = pml_reach(pool, PML_HEAP_AT, sizeof(struct pml_heap));
+    uint64_t fit = pml_max64(pool->record_max / (4 * pml_free_cost()), 4);
+    while (st == PML_OK && pieces && pml_heap(pool)->garbage) {
+        uint32_t some = (uint32_t)pml_min64(pml_min64(pieces, fit), PML_GARBAGE_STEP);
+        pieces -= some;
+        open_tx(pool, false);
+        st = pml_garbage_step(pool, some);
+        if (st == PML_OK) st = append_tx(pool);
+        if (st != PML_OK) undo_all(pool);
+        pool->tx.id = 0;
+        atomic_store_explicit(&pool->owner, 0, memory_order_relaxed);
+    }
+    /* No room for it now is no failure of the caller's transaction. */
+    return st == PML_E_LOG_FULL || st == PML_E_TOO_LARGE || st == PML_E_FROZEN ? PML_OK : st;
+}
+
+/* The lock, and the pool fit for a transaction. */
+static int take_for_writing(struct pml_pool *pool) {
+    int st = take(pool);
+    if (PML_LIKELY(st != PML_OK || !pml_heap(pool)->garbage)) return st;
+    st = reclaim(pool);
+    if (st != PML_OK) pml_lock_give(&pool->lock);
     return st;
 }
 
@@ -313,7 +349,7 @@ int pml_tx_begin(struct pml_pool *pool, uint64_t *id) {
     if (pool->read_only) return pml_fail(PML_E_READ_ONLY, "the pool is open for reading only");
     if (mine(pool))
         return pml_fail(PML_E_INVARIANT, "this thread has a transaction open: take a savepoint");
-    st = take(pool);
+    st = take_for_writing(pool);
     if (st != PML_OK) return st;
     open_tx(pool, true);
     *id = pool->tx.id;
@@ -398,7 +434,7 @@ int pml_op_begin(struct pml_pool *pool, struct pml_op *op) {
     op->pool = pool;
     op->automatic = !mine(pool);
     if (op->automatic) {
-        st = take(pool);
+        st = take_for_writing(pool);
         if (PML_UNLIKELY(st != PML_OK)) return st;
         open_tx(pool, false);
     } else {

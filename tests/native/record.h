@@ -265,7 +265,9 @@ static inline void move_before_log_drain(struct tape *t) {
     memmove(&t->events[at], &t->events[at - 1], (last - (at - 1)) * sizeof moved);
     t->events[at - 1] = moved;
     for (size_t i = 0; i < recorder.history->count; i++)
-        if (recorder.history->commits[i].returned >= at) recorder.history->commits[i].returned++;
+        if (recorder.history->commits[i].returned >= at &&
+            recorder.history->commits[i].returned != SIZE_MAX)
+            recorder.history->commits[i].returned++;
 }
 
 static inline void store_recorded(struct pml_pool *pool, uint32_t file, uint64_t offset,

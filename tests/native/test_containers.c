@@ -253,12 +253,12 @@ static void going_back_restores_all(void) {
         int64_t count = 0;
         for (uint64_t i = random_below(&random, 4); i; i--) any_step(&m, &random);
         /* What earlier transactions deferred is paid for by now: compare from here. */
+        CHECK_OK(pml_tx_begin(pool, &id)); /* may free what was dropped before, for good */
         const struct pml_heap *heap = pml_heap(pool);
         uint64_t bytes = heap->top - PML_BODY_OFFSET, end = heap->end;
         memcpy(image, pml_ptr(pool, PML_BODY_OFFSET), bytes);
         struct pml_heap kept = *heap;
         model_copy(&before, &m);
-        CHECK_OK(pml_tx_begin(pool, &id));
         for (uint64_t i = 1 + random_below(&random, 25); i; i--) {
             any_step(&m, &random);
             uint64_t what = random_below(&random, 8);

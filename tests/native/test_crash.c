@@ -63,6 +63,15 @@ static void note_commit(struct run *run, size_t begun) {
         take_back_sync(run); /* a transaction without a change asks for a sync too */
         return;
     }
+    /* Dropped containers are freed by transactions of their own, which change no state. */
+    for (; txn && position.txn > txn + 1; txn++) {
+        TAPE_ROOM(h->commits, h->capacity, h->count + 1);
+        h->commits[h->count] = h->commits[h->count - 1];
+        h->commits[h->count].txn = txn + 1;
+        h->commits[h->count].begun = begun;
+        h->commits[h->count].whole = h->commits[h->count].returned = SIZE_MAX;
+        h->count++;
+    }
     CHECK(position.txn == txn + 1);
     size_t whole = run->tape.count;
     while (whole > begun && !(run->tape.events[whole - 1].kind == EVENT_STORE &&
