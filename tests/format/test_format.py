@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pmlog._engine import ffi, lib
-from pmlog.log import _range as log_range
-from pmlog.log import _record as log_record
 from pmlog.medium import pmemobj
+from pmlog.record import _range as log_range
+from pmlog.record import _record as log_record
 from tests.format.tables import DOCS, NATIVE, constants_in, tables, value_of
 
 PAGE = DOCS / "format.md"
