@@ -163,7 +163,7 @@ soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=seconds
 # ---- see -----------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(STAMP)-dev ## The main job on real input, with a kill and a power loss on the way
+demo: $(STAMP)-dev ## The library at work: a writer killed again and again, its state checked
 	$(BIN)/pmlog demo $(DEMO_ARGS)
 
 .PHONY: bench

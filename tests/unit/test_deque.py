@@ -485,7 +485,7 @@ def test_equal_to_the_builtin(pool_deque: pmlog.PoolDeque) -> None:
     pool_deque.extend("abc")
     assert pool_deque == collections.deque("abc")
     assert collections.deque("abc") == pool_deque
-    assert pool_deque != collections.deque("abd")
+    assert pool_deque != collections.deque("abx")
     assert pool_deque != collections.deque("abcd")
 
 
