@@ -200,6 +200,12 @@ static void seal_pages(struct pml_pool *pool, uint64_t first, uint64_t count) {
     pool->store.ops->flush(&pool->store, pool->shared.base + first * PML_PAGE, count * PML_PAGE);
 }
 
+/* A block of a baseline: whole pages and their checksums; the caller drains. */
+void pml_store_pages(struct pml_pool *pool, uint64_t offset, const char *data, size_t size) {
+    pml_put(&pool->store, pool->shared.base + offset, data, size);
+    seal_pages(pool, offset / PML_PAGE, size / PML_PAGE);
+}
+
 int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     struct pml_chain chain = {pool->mark.lsn_checkpoint, pool->mark.txn, pool->mark.session,
                               pool->mark.epoch, pool->mark.chain};
@@ -346,6 +352,20 @@ static void *checkpointer(void *argument) {
     }
     pthread_mutex_unlock(&pool->checkpoint_mutex);
     return NULL;
+}
+
+/* Wakes the thread when the log has grown enough, or when it slept because there was nothing to do. */
+void pml_checkpoint_nudge(struct pml_pool *pool) {
+    if (PML_LIKELY(pool->lsn_tail <=
+                   atomic_load_explicit(&pool->checkpoint_at, memory_order_relaxed)))
+        return;
+    uint64_t checkpoint = atomic_load(&pool->lsn_checkpoint), step = pool->ring_bytes / 4;
+    pthread_mutex_lock(&pool->checkpoint_mutex);
+    bool far = pool->lsn_tail - checkpoint > step;
+    pool->checkpoint_asked = pool->checkpoint_asked || far;
+    atomic_store(&pool->checkpoint_at, far ? UINT64_MAX : checkpoint + step);
+    pthread_cond_signal(&pool->checkpoint_wake);
+    pthread_mutex_unlock(&pool->checkpoint_mutex);
 }
 
 int pml_checkpointer_start(struct pml_pool *pool) {

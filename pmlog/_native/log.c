@@ -265,17 +265,7 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
         pool->txn_appended = pool->txn;
         pthread_mutex_unlock(&pool->sync_mutex);
     }
-    if (PML_UNLIKELY(pool->lsn_tail > atomic_load_explicit(&pool->checkpoint_at,
-                                                           memory_order_relaxed))) {
-        pthread_mutex_lock(&pool->checkpoint_mutex);
-        pool->checkpoint_asked =
-            pool->lsn_tail - atomic_load(&pool->lsn_checkpoint) > pool->ring_bytes / 4;
-        atomic_store(&pool->checkpoint_at,
-                     pool->checkpoint_asked ? UINT64_MAX
-                                            : atomic_load(&pool->lsn_checkpoint) + pool->ring_bytes / 4);
-        pthread_cond_signal(&pool->checkpoint_wake);
-        pthread_mutex_unlock(&pool->checkpoint_mutex);
-    }
+    pml_checkpoint_nudge(pool);
     return PML_OK;
 }
 
