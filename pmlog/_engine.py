@@ -7,6 +7,7 @@
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -15,14 +16,15 @@ from pmlog import errors, limits
 from pmlog._core import ffi, lib
 
 __all__ = [
+    "BYTES_WORDS",
+    "MSGPACK_WORDS",
     "STATUS_ERRORS",
-    "allocate",
+    "STR_WORDS",
+    "Scratch",
     "failure",
     "ffi",
     "lib",
     "scratch_buffer",
-    "scratch_pop",
-    "scratch_push",
     "settle",
 ]
 
@@ -157,20 +159,34 @@ def settle(status: int, subject: Subject, call: Callable[..., int], *arguments: 
     raise subject.failure(status)
 
 
+# ---- words ---------------------------------------------------------------------------------------
+
+# length << 8 | kind by table: half the time of computing it.  Longer ones raise IndexError.
+_WORDS: Final = limits.SCRATCH_BYTES + 1
+BYTES_WORDS: Final = tuple(length << 8 | KIND_BYTES for length in range(_WORDS))
+STR_WORDS: Final = tuple(length << 8 | KIND_STR for length in range(_WORDS))
+MSGPACK_WORDS: Final = tuple(length << 8 | KIND_MSGPACK for length in range(_WORDS))
+
 # ---- scratch memory ----------------------------------------------------------------------------
 
-allocate: Final[Callable[[str, int], Any]] = ffi.new_allocator(should_clear_after_alloc=False)
+# A call into the engine releases the interpreter lock, so no two calls may fill one buffer.
+# Each container keeps a scratch buffer for its next call, which takes it away in one statement,
+#
+#     scratch, self._scratch = self._scratch or scratch_buffer(), None
+#
+# and puts it back when it has copied the result out.  The interpreter does not change threads
+# between the load and the store of an attribute slot, so that no two threads take the same one;
+# who finds none makes his own.  This needs the interpreter lock:
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("pmlog does not run on free-threaded Python: enable the GIL (PYTHON_GIL=1)")
 
-# A call into the engine releases the interpreter lock, so each takes a buffer of its own from
-# this stack, and gives it back; list.pop and list.append are atomic.  There are never more than
-# calls at one time.  An entry is (buffer, view): the engine fills the buffer, slices of the view
-# are bytes.  An empty stack raises IndexError: then `scratch_buffer()`.
-_scratch: Final[list[tuple[Any, Any]]] = []
-scratch_pop: Final[Callable[[], tuple[Any, Any]]] = _scratch.pop
-scratch_push: Final[Callable[[tuple[Any, Any]], None]] = _scratch.append
+Scratch = tuple[Any, Any]
+"""A buffer for the engine, and a view of it, slices of which are bytes."""
+
+_allocate: Final[Callable[[str, int], Any]] = ffi.new_allocator(should_clear_after_alloc=False)
 
 
-def scratch_buffer(size: int = limits.SCRATCH_BYTES) -> tuple[Any, Any]:
+def scratch_buffer(size: int = limits.SCRATCH_BYTES) -> Scratch:
     """Make a buffer.
 
     Args:
@@ -179,5 +195,5 @@ def scratch_buffer(size: int = limits.SCRATCH_BYTES) -> tuple[Any, Any]:
     Returns:
         The buffer for the engine, and a view of it, slices of which are bytes.
     """
-    buffer = allocate("char[]", size)
+    buffer = _allocate("char[]", size)
     return buffer, ffi.buffer(buffer)

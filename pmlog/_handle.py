@@ -13,13 +13,13 @@ Invariants:
    included, so that iterators know when what they fetched is out of date.
 """
 
+import gc
 import os
 import sys
 import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from threading import get_ident
 from typing import Any, Final
 
@@ -29,20 +29,37 @@ from pmlog.errors import ClosedError, ForkedError, PmlogError
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-# What is to be done when the last reference to a working image goes, by the keeper's number.
-_releases: Final[dict[int, Callable[[], None]]] = {}
-_numbers: Final = count(1)
+class _Reaper:
+    """Frees pools that nobody can use any more.
 
-
-class _Keeper(int):
-    """Holds a working image: its end is the image's.
-
-    The pool and every view hold the keeper.  It is no container, so the garbage collector does not
-    know it: its finalizer runs when it is really gone, which is after all finalizers of objects
-    that could still use the pool.  (A finalizer that the collector knows may run before theirs.)
+    The garbage collector may run the finalizer of a working image before those of objects that
+    still use its pool (an application's own `__del__`), so while it is at work, what is to be
+    freed waits for its end.
     """
 
-    __slots__ = ()
+    def __init__(self) -> None:
+        self._collecting = False
+        self._waiting: list[Callable[[], None]] = []
+        gc.callbacks.append(self._collector_says)
+
+    def _collector_says(self, phase: str, info: dict[str, int]) -> None:
+        self._collecting = phase == "start"
+        while phase == "stop" and self._waiting:
+            self._waiting.pop()()
+
+    def free(self, release: Callable[[], None]) -> None:
+        """Free a pool as soon as that is safe.
+
+        Args:
+            release: What frees it.
+        """
+        if self._collecting:
+            self._waiting.append(release)
+        else:
+            release()
+
+
+_reaper: Final = _Reaper()
 
 
 class Core:
@@ -66,7 +83,6 @@ class Core:
         "gone",
         "handles",
         "image",
-        "keeper",
         "owner",
         "path",
         "pid",
@@ -103,10 +119,9 @@ class Core:
         """What the open transaction did to the catalog: opened (False) or dropped (True)."""
         self.containers: list[Any] = []
         """The engine's containers; they are freed with the pool, never before."""
-        self.keeper = keeper = _Keeper(next(_numbers))
-        _releases[keeper] = partial(_release, pool, self.pid, self.containers, detach)
-        # numpy view → memoryview → buffer → this base → its destructor → keeper.
-        base = ffi.gc(lib.pml_base(pool), partial(_let_keeper_go, keeper))
+        release = partial(_release, pool, self.pid, self.containers, detach)
+        # numpy view → memoryview → buffer → this base, whose end is the working image's.
+        base = ffi.gc(lib.pml_base(pool), lambda _: _reaper.free(release))
         self.writable = memoryview(ffi.buffer(base, max_bytes))
         self.image = self.writable.toreadonly()
         _cores.add(self)
@@ -229,15 +244,6 @@ def _release(pool: Any, pid: int, containers: list[Any], detach: Callable[[], No
     lib.pml_free(pool)
     for container in containers:
         lib.pml_container_free(container)
-
-
-def _let_keeper_go(keeper: _Keeper, base: Any) -> None:
-    """Do nothing: as long as this function may be called, its first argument is alive.
-
-    Args:
-        keeper: Of the working image.
-        base: The working image.
-    """
 
 
 _cores: Final[weakref.WeakSet[Core]] = weakref.WeakSet()

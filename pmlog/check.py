@@ -72,7 +72,7 @@ def check(path: str | os.PathLike[str]) -> list[Fault]:
     try:
         pool = _open_unverified(place)
     except PmlogError as error:
-        if not isinstance(error, _DAMAGE) or not _looks_like_a_pool(place):
+        if not isinstance(error, _DAMAGE) or not looks_like_a_pool(place):
             raise
         return [_fault_of(error)]
     with pool:
@@ -97,7 +97,15 @@ def _image_bytes(path: str) -> int:
     return 0
 
 
-def _looks_like_a_pool(path: str) -> bool:
+def looks_like_a_pool(path: str) -> bool:
+    """Tell whether a folder holds one of a pool's files, whatever is in them.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        Whether it does.
+    """
     return any(
         os.path.exists(os.path.join(path, name)) for name in ("log", "image", "image.pmemobj")
     )

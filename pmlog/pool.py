@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import get_ident
@@ -291,7 +291,7 @@ class Pool:
         """
         return list(read_names(self._core))
 
-    def types(self) -> "dict[str, str]":  # type: ignore[valid-type]
+    def types(self) -> Mapping[str, str]:
         """List the containers with their types.
 
         Returns:

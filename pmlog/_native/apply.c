@@ -41,27 +41,20 @@ static uint32_t *sum_of(struct pml_pool *pool, uint64_t page) {
     return (uint32_t *)(void *)(pool->sums.base + PML_SUMS_OFFSET) + page;
 }
 
-/* A page is verified once, when it is first looked at; from then on it is in this process's memory.
- * A reader can only judge while no checkpoint is on its way; one that began meanwhile changes
- * lsn_image, and then the page is looked at again. */
+/* A page is verified when it is first looked at, and again after its private copy was given back.
+ * A reader's unstamped page is in no record between its mark and its place in the log, so a running
+ * checkpoint up to that place leaves it alone; one that goes further shows in lsn_image. */
 static int verify_page(struct pml_pool *pool, uint64_t page) {
     if (pool->flags & PML_OPEN_NO_VERIFY) return PML_OK;
     uint32_t expected = __atomic_load_n(sum_of(pool, page), __ATOMIC_RELAXED);
     uint32_t found = pml_page_sum(pool->image + page * PML_PAGE);
     if (PML_LIKELY(found == expected)) return PML_OK;
-    if (pool->read_only && pool->live) {
-        atomic_thread_fence(memory_order_acquire);
-        const struct pml_control *control = pool->control;
-        uint64_t checkpoint = __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_ACQUIRE);
-        uint64_t image = __atomic_load_n(&control->lsn_image, __ATOMIC_ACQUIRE);
-        if (image != checkpoint || image != pool->verify_lsn) {
-            pool->verify_lsn = image;
-            return PML_E_AGAIN;
-        }
-    }
+    if (pool->read_only && !pml_follow_stable(pool)) return PML_E_AGAIN;
     return pml_fail_corrupt("image", 0, page * PML_PAGE, expected, found,
                             "a page of the image does not match its checksum");
 }
+
+int pml_verify_page(struct pml_pool *pool, uint64_t page) { return verify_page(pool, page); }
 
 int pml_verify_pages(struct pml_pool *pool, uint64_t offset, uint64_t size) {
     uint64_t last = size ? (offset + size - 1) / PML_PAGE : 0;
@@ -117,7 +110,7 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
         error = pool->store.ops->drain(&pool->store);
     }
     if (error)
-        return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot write a checkpoint mark"));
+        return pml_poison(pool, pml_fail_io(error, "cannot write a checkpoint mark"));
     pool->mark = mark;
     return PML_OK;
 }
@@ -127,15 +120,29 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
 struct applied {              /* what one checkpoint has touched */
     uint64_t first_page, last_page;
     bool any;
+    bool verify;              /* the image is as the last mark left it: pages must match their sums */
 };
 
-static void mark_dirty(struct pml_pool *pool, struct applied *a, uint64_t offset, uint64_t length) {
+/* Before a page's first change: it will get a new checksum, which must not cover up that the rest
+ * of it has rotted. */
+static int mark_dirty(struct pml_pool *pool, struct applied *a, uint64_t offset, uint64_t length) {
     uint64_t first = offset / PML_PAGE, last = (offset + length - 1) / PML_PAGE;
-    for (uint64_t page = first; page <= last; page++)
-        pool->dirty[page / 64] |= 1ull << (page % 64);
+    for (uint64_t page = first; page <= last; page++) {
+        uint64_t bit = 1ull << (page % 64);
+        if (pool->dirty[page / 64] & bit) continue;
+        pool->dirty[page / 64] |= bit;
+        bool whole = page * PML_PAGE >= offset && (page + 1) * PML_PAGE <= offset + length;
+        if (!a->verify || whole) continue;
+        uint32_t expected = *sum_of(pool, page);
+        uint32_t found = pml_page_sum(pool->shared.base + page * PML_PAGE);
+        if (expected != found)
+            return pml_fail_corrupt("image", 0, page * PML_PAGE, expected, found,
+                                    "a page of the image does not match its checksum");
+    }
     a->first_page = a->any ? pml_min64(a->first_page, first) : first;
     a->last_page = a->any ? pml_max64(a->last_page, last) : last;
     a->any = true;
+    return PML_OK;
 }
 
 static int apply_record(struct pml_pool *pool, const struct pml_record *record, struct applied *a,
@@ -153,19 +160,17 @@ static int apply_record(struct pml_pool *pool, const struct pml_record *record, 
         const struct pml_range *range = (const struct pml_range *)(const void *)at;
         uint64_t length = PML_RANGE_LENGTH(range->length);
         at += sizeof *range;
+        uint32_t kind = PML_RANGE_KIND(range->length);
+        if (kind == PML_RANGE_GROW || !length) continue;
+        int st = mark_dirty(pool, a, range->offset, length);
+        if (st != PML_OK) return st;
         char *to = pool->shared.base + range->offset;
-        switch (PML_RANGE_KIND(range->length)) {
-        case PML_RANGE_DATA:
+        if (kind == PML_RANGE_DATA) {
             pml_put(&pool->store, to, at, length);
             at += (length + 7) & ~7ull;
-            break;
-        case PML_RANGE_ZERO:
+        } else {
             pool->store.ops->set(&pool->store, to, 0, length);
-            break;
-        default:
-            continue;
         }
-        if (length) mark_dirty(pool, a, range->offset, length);
     }
     return PML_OK;
 }
@@ -215,7 +220,7 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     __atomic_store_n(&pool->control->lsn_image, pml_max64(target, chain.lsn), __ATOMIC_RELEASE);
     atomic_thread_fence(memory_order_seq_cst);
 
-    struct applied applied = {0};
+    struct applied applied = {.verify = pool->image_settled};
     uint64_t image_bytes = pool->mark.image_bytes;
     while (chain.lsn < target) {
         const struct pml_record *record;
@@ -231,7 +236,7 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     each_dirty_run(pool, &applied, seal_pages);
     int error = pool->store.ops->drain(&pool->store);
     if (error)
-        return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot make the image durable"));
+        return pml_poison(pool, pml_fail_io(error, "cannot make the image durable"));
     struct pml_mark mark = {.lsn_checkpoint = chain.lsn,
                             .txn = chain.txn,
                             .image_bytes = image_bytes,
@@ -241,6 +246,7 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
                             .flags = flags};
     int st = pml_mark_write(pool, &mark);
     if (st != PML_OK) return st;
+    pool->image_settled = true;
     pool->checkpoints++;
     __atomic_store_n(&pool->control->lsn_checkpoint, chain.lsn, __ATOMIC_RELEASE);
     atomic_store(&pool->lsn_checkpoint, chain.lsn);
@@ -264,32 +270,39 @@ int pml_checkpoint(struct pml_pool *pool) {
 
 /* Private copies whose last change the image has may be dropped: the next look reads the image.
  * With the lock held no transaction is open, so a page's stamp is of a committed record. */
-static uint64_t release_before(struct pml_pool *pool, uint64_t limit) {
-    uint64_t released = 0, pages = pool->work.mapped / PML_PAGE;
-    uint64_t unit = 16; /* 64 KiB: a multiple of every kernel page size in use */
-    for (uint64_t chunk = 0; chunk < pages; chunk += RELEASE_CHUNK_PAGES) {
-        if (!pml_lock_try(&pool->lock)) return released;
-        uint64_t end = pml_min64(chunk + RELEASE_CHUNK_PAGES, pages);
-        for (uint64_t page = chunk; page < end;) {
-            uint64_t first = page;
-            for (; page < end; page += unit) {
-                bool drop = false, keep = false;
-                for (uint64_t i = page; i < page + unit; i++) {
-                    keep = keep || pool->stamps[i] >= limit;
-                    drop = drop || pool->stamps[i] > 1;
-                }
-                if (keep || !drop) break;
+uint64_t pml_release_run(struct pml_pool *pool, uint64_t from, uint64_t end, uint64_t limit) {
+    uint64_t released = 0, unit = 16; /* 64 KiB: a multiple of every kernel page size in use */
+    for (uint64_t page = from; page < end;) {
+        uint64_t first = page;
+        for (; page < end; page += unit) {
+            bool drop = false, keep = false;
+            for (uint64_t i = page; i < page + unit; i++) {
+                keep = keep || pool->stamps[i] >= limit;
+                drop = drop || pool->stamps[i] > 1;
             }
-            if (page > first) {
-                madvise(pool->image + first * PML_PAGE, (page - first) * PML_PAGE, MADV_DONTNEED);
-                memset(&pool->stamps[first], 0, (page - first) * sizeof(uint64_t));
-                released += page - first;
-            }
-            page += unit;
+            if (keep || !drop) break;
         }
-        pml_lock_give(&pool->lock);
+        if (page > first) {
+            /* The stamps go first: a page is looked at only under the lock that we hold. */
+            memset(&pool->stamps[first], 0, (page - first) * sizeof(uint64_t));
+            madvise(pool->image + first * PML_PAGE, (page - first) * PML_PAGE, MADV_DONTNEED);
+            released += page - first;
+        }
+        page += unit;
     }
     pool->pages_released += released;
+    return released;
+}
+
+static uint64_t release_before(struct pml_pool *pool, uint64_t limit) {
+    uint64_t released = 0, pages = pool->work.mapped / PML_PAGE;
+    for (uint64_t chunk = 0; chunk < pages; chunk += RELEASE_CHUNK_PAGES) {
+        if (!pml_lock_try(&pool->lock)) return released;
+        if (!pool->closed)
+            released += pml_release_run(pool, chunk,
+                                        pml_min64(chunk + RELEASE_CHUNK_PAGES, pages), limit);
+        pml_lock_give(&pool->lock);
+    }
     return released;
 }
 

@@ -40,6 +40,13 @@ int pml_fail_errno(int status, int os_errno, const char *format, ...) {
     return status;
 }
 
+/* A failed flush or sync says nothing about what is durable, even when the reason is a full disk. */
+int pml_fail_io(int os_errno, const char *what) {
+    pml_detail_new(PML_E_MEDIUM)->os_errno = os_errno;
+    snprintf(detail.text, sizeof detail.text, "%s", what);
+    return PML_E_MEDIUM;
+}
+
 int pml_fail_corrupt(const char *file, uint64_t lsn, uint64_t offset, uint64_t expected,
                      uint64_t found, const char *format, ...) {
     struct pml_detail *d = pml_detail_new(PML_E_CORRUPT);

@@ -62,6 +62,7 @@ struct pml_detail *pml_detail_new(int status);
 int pml_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int pml_fail_errno(int status, int os_errno, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+int pml_fail_io(int os_errno, const char *what); /* PML_E_MEDIUM, whatever the errno */
 int pml_fail_corrupt(const char *file, uint64_t lsn, uint64_t offset, uint64_t expected,
                      uint64_t found, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
@@ -137,6 +138,7 @@ struct pml_map {              /* address space reserved for a file that grows in
     char *base;
     uint64_t reserved;
     uint64_t mapped;
+    bool sync;                /* direct access: the file system keeps block allocations durable too */
 };
 
 struct pml_pool {
@@ -195,6 +197,7 @@ struct pml_pool {
     bool checkpoint_asked;
     _Atomic uint64_t lsn_checkpoint;
     struct pml_mark mark;     /* the last one written */
+    bool image_settled;       /* no checkpoint was cut short since that mark */
     uint64_t checkpoints;
     uint64_t pages_released;
 
@@ -209,7 +212,7 @@ struct pml_pool {
     struct pml_chain followed; /* up to where the working image is */
     uint64_t session_seen;
     uint64_t refreshes;
-    uint64_t verify_lsn;      /* lsn_image at the last page that did not match */
+    uint64_t lsn_released;    /* lsn_checkpoint when private copies were last given back */
     bool live;                /* control was written under this boot */
 
     /* files */
@@ -309,12 +312,15 @@ void pml_checkpointer_stop(struct pml_pool *pool);
 uint32_t pml_page_sum(const void *page);
 void pml_store_pages(struct pml_pool *pool, uint64_t offset, const char *data, size_t size);
 void pml_checkpoint_nudge(struct pml_pool *pool);
+int pml_verify_page(struct pml_pool *pool, uint64_t page);
+uint64_t pml_release_run(struct pml_pool *pool, uint64_t from, uint64_t end, uint64_t limit);
 
 /* ---- recover.c ---- */
 int pml_recover(struct pml_pool *pool);
 int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count);
 int pml_follow_start(struct pml_pool *pool);
 int pml_follow(struct pml_pool *pool);
+bool pml_follow_stable(struct pml_pool *pool); /* nothing looked at since pml_follow has moved */
 
 /* ---- medium.c: files, maps, growth ---- */
 int pml_map_reserve(struct pml_map *map, uint64_t bytes);
@@ -328,6 +334,8 @@ int pml_medium_create(struct pml_pool *pool, const char *path, const struct pml_
 int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_options *options);
 int pml_medium_lock(struct pml_pool *pool);
 bool pml_lock_is_free(struct pml_pool *pool);
+void pml_medium_unmap(struct pml_pool *pool);
+int pml_reserve_holes(int fd, uint64_t offset, uint64_t size, const char *file);
 void pml_medium_close(struct pml_pool *pool, bool keep_work);
 int pml_control_open(struct pml_pool *pool);
 void pml_boot_id(uint8_t out[16]);

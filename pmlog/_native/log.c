@@ -250,7 +250,7 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
     if (drained) {
         int error = pool->log.ops->drain(&pool->log);
         if (PML_UNLIKELY(error))
-            return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot drain the log"));
+            return pml_poison(pool, pml_fail_io(error, "cannot drain the log"));
     }
     pool->chain = header.checksum;
     pool->txn++;
@@ -287,7 +287,7 @@ int pml_log_sync(struct pml_pool *pool, uint64_t lsn) {
             uint64_t target = pool->lsn_appended, txn = pool->txn_appended;
             pthread_mutex_unlock(&pool->sync_mutex);
             int error = pool->log.ops->drain(&pool->log);
-            if (error) st = pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot sync the log"));
+            if (error) st = pml_poison(pool, pml_fail_io(error, "cannot sync the log"));
             pthread_mutex_lock(&pool->sync_mutex);
             if (!error) pml_log_publish(pool, target, txn);
             pool->syncing = false;

@@ -43,6 +43,21 @@ int pml_map_reserve(struct pml_map *map, uint64_t bytes) {
     return PML_OK;
 }
 
+/* On direct access a flushed line is durable only if its block's allocation is: MAP_SYNC. */
+static int shared_flags(bool sync) {
+#if defined(MAP_SYNC) && defined(MAP_SHARED_VALIDATE)
+    if (sync) return MAP_SHARED_VALIDATE | MAP_SYNC;
+#else
+    (void)sync;
+#endif
+    return MAP_SHARED;
+}
+
+static bool on_direct_access(const struct pml_pool *pool) {
+    return !pool->read_only &&
+           (pool->domain_detected == PML_DOMAIN_ADR || pool->domain_detected == PML_DOMAIN_EADR);
+}
+
 int pml_map_extend(struct pml_map *map, uint64_t bytes, int fd, uint64_t offset, bool shared,
                    bool writable) {
     if (bytes <= map->mapped) return PML_OK;
@@ -51,7 +66,7 @@ int pml_map_extend(struct pml_map *map, uint64_t bytes, int fd, uint64_t offset,
                         (unsigned long long)map->reserved);
     /* A private mapping is written by us alone, whether or not the file may be. */
     int protection = PROT_READ | (writable || !shared ? PROT_WRITE : 0);
-    int flags = MAP_FIXED | (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE);
+    int flags = MAP_FIXED | (shared ? shared_flags(map->sync) : MAP_PRIVATE | MAP_NORESERVE);
     void *at = mmap(map->base + map->mapped, bytes - map->mapped, protection, flags, fd,
                     (off_t)(offset + map->mapped));
     if (at == MAP_FAILED)
@@ -107,6 +122,14 @@ int pml_reserve_space(int fd, uint64_t offset, uint64_t size, const char *file) 
         return pml_fail_errno(PML_E_MEDIUM, error, "cannot reserve %llu bytes for %s",
                               (unsigned long long)size, file);
     return PML_OK;
+}
+
+/* A sparse copy of a pool has lost the room that was reserved for it. */
+int pml_reserve_holes(int fd, uint64_t offset, uint64_t size, const char *file) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return pml_fail_errno(PML_E_MEDIUM, errno, "cannot stat %s", file);
+    if ((uint64_t)st.st_blocks * 512 >= offset + size) return PML_OK;
+    return pml_reserve_space(fd, offset, size, file);
 }
 
 static uint64_t sums_bytes(uint64_t image_bytes) {
@@ -346,7 +369,8 @@ static int map_ring(struct pml_pool *pool) {
     if (at == MAP_FAILED) return pml_fail_errno(PML_E_MEDIUM, errno, "cannot map the log");
     for (int lap = 0; lap < 2; lap++) {
         void *half = mmap(at + (uint64_t)lap * pool->ring_bytes, pool->ring_bytes, protection,
-                          MAP_SHARED | MAP_FIXED, pool->log_fd, PML_RING_OFFSET);
+                          shared_flags(on_direct_access(pool)) | MAP_FIXED, pool->log_fd,
+                          PML_RING_OFFSET);
         if (half == MAP_FAILED) {
             int error = errno;
             munmap(at, 2 * pool->ring_bytes);
@@ -408,6 +432,7 @@ static int reserve_maps(struct pml_pool *pool) {
     } else {
         if (st == PML_OK && !pool->read_only) st = pml_map_reserve(&pool->shared, pool->max_bytes);
         if (st == PML_OK) st = pml_map_reserve(&pool->sums, sums_bytes(pool->max_bytes));
+        pool->shared.sync = pool->sums.sync = on_direct_access(pool);
     }
     if (st == PML_OK) {
         pool->image = pool->work.base;
@@ -634,24 +659,27 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
     return st;
 }
 
+/* What may be looked at until the handle is freed: views, and figures asked for beside a close. */
+void pml_medium_unmap(struct pml_pool *pool) {
+    pml_map_release(&pool->work);
+    pml_map_release(&pool->stamp_map);
+    pml_map_release(&pool->dirty_map);
+    pool->stamps = pool->dirty = NULL;
+    pool->image = NULL;
+    if (pool->control) munmap(pool->control, pml_round_up(sizeof(struct pml_control), PML_PAGE));
+    pool->control = NULL;
+}
+
 void pml_medium_close(struct pml_pool *pool, bool keep_work) {
     if (pool->ring) munmap(pool->ring, 2 * pool->ring_bytes);
     pool->ring = NULL;
-    if (pool->control) munmap(pool->control, pml_round_up(sizeof(struct pml_control), PML_PAGE));
-    pool->control = NULL;
     if (pool->has_pmemobj) {
         pool->shared.base = pool->sums.base = NULL;
     } else {
         pml_map_release(&pool->shared);
         pml_map_release(&pool->sums);
     }
-    pml_map_release(&pool->stamp_map);
-    pml_map_release(&pool->dirty_map);
-    pool->stamps = pool->dirty = NULL;
-    if (!keep_work) {
-        pml_map_release(&pool->work);
-        pool->image = NULL;
-    }
+    if (!keep_work) pml_medium_unmap(pool);
     close_fd(&pool->image_fd);
     close_fd(&pool->log_fd);
     close_fd(&pool->sums_fd);

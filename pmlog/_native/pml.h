@@ -306,6 +306,8 @@ int pml_tail_close(struct pml_tail *tail);
 int pml_tail_seek(struct pml_tail *tail, uint64_t lsn); /* 0: lsn_checkpoint */
 int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out); /* PML_E_MISSING: at the end */
 int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms); /* PML_OK or PML_E_TIMEOUT */
+int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_ms); /* any thread */
+int pml_tail_mark(struct pml_tail *tail, struct pml_mark *out); /* the checkpoint, as it is now */
 int pml_tail_position(struct pml_tail *tail, struct pml_position *out);
 const struct pml_control *pml_tail_control(struct pml_tail *tail);
 int pml_tail_header(struct pml_tail *tail, uint8_t pool_id[16], uint64_t *ring_bytes);
@@ -320,6 +322,7 @@ int pml_tail_identity(struct pml_tail *tail, struct pml_identity *out);
 int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_t delay_ns);
 int pml_tail_freeze(struct pml_tail *tail, uint32_t frozen, uint32_t fenced_epoch);
 /* and the writer waits for */
+int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns); /* UINT64_MAX: there was none */
 int pml_wait_level(struct pml_pool *pool, uint32_t level, uint64_t lsn, uint64_t timeout_ms);
 
 /* replica.c */

@@ -187,7 +187,7 @@ void pml_free(struct pml_pool *pool) {
     if (!pool) return;
     bool child = pool->fork_generation != atomic_load(&pml_fork_generation);
     if (!child && !pool->closed) pml_abandon(pool);
-    pml_map_release(&pool->work);
+    pml_medium_unmap(pool);
     for (struct pml_container *c = pool->containers; c; c = c->next) c->pool = NULL;
     free(pool->catalog);
     /* In a forked child the thread's mutexes may be held for ever: their memory is left alone. */

@@ -60,7 +60,12 @@ static int image_size_ok(struct pml_pool *pool, const struct pml_mark *mark) {
                                 "sums is truncated");
     /* A page-aligned start is all that growth needs; a longer file is a growth that did not commit. */
     pool->file_bytes = mark->image_bytes;
-    return PML_OK;
+    if (pool->read_only || pool->has_pmemobj) return PML_OK;
+    int done = pml_reserve_holes(pool->image_fd, 0, mark->image_bytes, "image");
+    if (done == PML_OK) done = pml_reserve_holes(pool->sums_fd, 0, sums, "sums");
+    if (done == PML_OK)
+        done = pml_reserve_holes(pool->log_fd, 0, PML_RING_OFFSET + pool->ring_bytes, "log");
+    return done;
 }
 
 int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count) {
@@ -152,10 +157,19 @@ int pml_recover(struct pml_pool *pool) {
     pool->lsn_appended = chain.lsn;
     pool->txn_appended = chain.txn;
 
-    /* Domain page: the records found may still be in the page cache only, left there by a killed
-     * process.  They count as committed from now on, so they become durable first. */
+    /* What a killed process left may be in caches only.  It counts as committed from now on, so it
+     * becomes durable before any of it reaches the image; the marks too, since one of them will be
+     * overwritten. */
+    uint64_t first = pool->mark.lsn_checkpoint;
+    pool->log.ops->flush(&pool->log, pool->ring + first % pool->ring_bytes, chain.lsn - first);
+    pool->store.ops->flush(&pool->store, pool->shared.base + PML_MARK_OFFSET, 2 * PML_MARK_STRIDE);
     int error = pool->log.ops->drain(&pool->log);
-    if (error) return pml_fail_errno(PML_E_MEDIUM, error, "cannot sync the log");
+    if (!error) error = pool->store.ops->drain(&pool->store);
+    if (error) return pml_fail_io(error, "cannot make what was found durable");
+    /* If no checkpoint was cut short, every page has to match its checksum before it changes. */
+    pool->image_settled =
+        pool->live && __atomic_load_n(&pool->control->lsn_image, __ATOMIC_ACQUIRE) ==
+                          pool->mark.lsn_checkpoint;
     uint64_t session_before = pool->live ? pool->control->session : 0;
     control_begin(pool, &chain);
     pool->control->epoch = pool->epoch;
@@ -173,7 +187,26 @@ int pml_recover(struct pml_pool *pool) {
 
 /* ---- a reader beside the writer ---- */
 
-static void apply_private(struct pml_pool *pool, const struct pml_record *record) {
+bool pml_follow_stable(struct pml_pool *pool) {
+    if (!pool->live) return true;
+    atomic_thread_fence(memory_order_acquire);
+    const struct pml_control *control = pool->control;
+    return __atomic_load_n(&control->lsn_image, __ATOMIC_ACQUIRE) <= pool->followed.lsn &&
+           __atomic_load_n(&control->session, __ATOMIC_ACQUIRE) == pool->session_seen;
+}
+
+/* Stamps a page that gets a private copy.  Verified first where that can be: beside a checkpoint
+ * that goes beyond our place, or after a power cut, its rest is taken as it stands. */
+static int own_page(struct pml_pool *pool, uint64_t page, uint64_t lsn) {
+    if (!pool->stamps[page] && pool->live) {
+        int st = pml_verify_page(pool, page);
+        if (st != PML_OK && st != PML_E_AGAIN) return st;
+    }
+    pool->stamps[page] = lsn | 1;
+    return PML_OK;
+}
+
+static int apply_private(struct pml_pool *pool, const struct pml_record *record) {
     const char *at = (const char *)(record + 1);
     for (uint32_t i = 0; i < record->range_count; i++) {
         const struct pml_range *range = (const struct pml_range *)(const void *)at;
@@ -181,11 +214,11 @@ static void apply_private(struct pml_pool *pool, const struct pml_record *record
         uint32_t kind = PML_RANGE_KIND(range->length);
         at += sizeof *range;
         if (kind == PML_RANGE_GROW || !length) continue;
-        /* A page that a running checkpoint also writes cannot be judged; the rest of it is taken as
-         * it stands. */
         for (uint64_t page = range->offset / PML_PAGE;
-             page <= (range->offset + length - 1) / PML_PAGE; page++)
-            pool->stamps[page] = 1;
+             page <= (range->offset + length - 1) / PML_PAGE; page++) {
+            int st = own_page(pool, page, record->lsn);
+            if (st != PML_OK) return st;
+        }
         if (kind == PML_RANGE_DATA) {
             memcpy(pool->image + range->offset, at, length);
             at += (length + 7) & ~7ull;
@@ -193,6 +226,7 @@ static void apply_private(struct pml_pool *pool, const struct pml_record *record
             memset(pool->image + range->offset, 0, length);
         }
     }
+    return PML_OK;
 }
 
 /* From the image as it is now: what the working image held is dropped. */
@@ -230,7 +264,8 @@ static int follow_to(struct pml_pool *pool, uint64_t target) {
         uint64_t length = record->length, lsn = record->lsn;
         struct pml_chain next = pool->followed;
         pml_chain_advance(&next, record);
-        apply_private(pool, record);
+        int applied = apply_private(pool, record);
+        if (applied != PML_OK) return applied;
         /* Overtaken while it was applied: its bytes may have been another record's already. */
         atomic_thread_fence(memory_order_acquire);
         if (record->lsn != lsn || record->length != length || record->checksum != next.checksum)
@@ -280,6 +315,14 @@ static bool writer_came(struct pml_pool *pool) {
     return pool->live;
 }
 
+/* A private copy whose every record the image has by now is not needed any more; looked for once in
+ * a while, since it walks over all pages. */
+static void give_back(struct pml_pool *pool, uint64_t checkpoint) {
+    if (PML_LIKELY(checkpoint < pool->lsn_released + pool->ring_bytes / 4)) return;
+    pml_release_run(pool, 0, pool->work.mapped / PML_PAGE, checkpoint);
+    pool->lsn_released = checkpoint;
+}
+
 int pml_follow(struct pml_pool *pool) {
     if (!pool->live && !writer_came(pool)) return follow_dead(pool);
     struct pml_control *control = pool->control;
@@ -287,8 +330,10 @@ int pml_follow(struct pml_pool *pool) {
         uint64_t session = __atomic_load_n(&control->session, __ATOMIC_ACQUIRE);
         uint64_t durable = __atomic_load_n(&control->lsn_durable, __ATOMIC_ACQUIRE);
         uint64_t checkpoint = __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_ACQUIRE);
-        if (PML_LIKELY(pool->followed.lsn == durable && session == pool->session_seen && session))
+        if (PML_LIKELY(pool->followed.lsn == durable && session == pool->session_seen && session)) {
+            give_back(pool, checkpoint);
             return PML_OK;
+        }
         if (!session) { /* a writer is recovering the pool just now */
             if (attempt % 64 == 63) sched_yield();
             if (attempt > PML_READ_ATTEMPTS / 2 && pml_lock_is_free(pool)) {
@@ -320,7 +365,7 @@ int pml_follow(struct pml_pool *pool) {
                                     (unsigned long long)pool->followed.lsn);
         pool->followed.lsn = 0; /* overtaken */
     }
-    return pml_fail(PML_E_TIMEOUT, "the writer overtook this reader %u times in a row",
+    return pml_fail(PML_E_BUSY, "the writer overtook this reader %u times in a row",
                     PML_READ_ATTEMPTS);
 }
 

@@ -160,17 +160,24 @@ int pml_tail_run(struct pml_tail *tail, uint64_t max, const char **data, uint64_
 /* The sleeper samples wake, then looks for records, then raises waiters, and only then sleeps; the
  * writer stores the end, then changes wake, then looks at waiters.  Whichever comes first, either
  * the sleeper sees the end or the kernel sees that wake has changed. */
-int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms) {
+int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_ms) {
     struct pml_control *control = tail->pool.control;
     if (!control) return pml_fail(PML_E_TIMEOUT, "no writer has opened this pool yet");
     uint32_t seen = __atomic_load_n(&control->wake, __ATOMIC_SEQ_CST);
-    if (tail->chain.lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)) return PML_OK;
+    if (lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)) return PML_OK;
     if (tail->writable) __atomic_store_n(&control->waiters, 1, __ATOMIC_SEQ_CST);
     else timeout_ms = pml_min64(timeout_ms, POLL_MS);
     pml_futex_wait((const _Atomic uint32_t *)&control->wake, seen, timeout_ms);
-    return tail->chain.lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)
-               ? PML_OK
-               : PML_E_TIMEOUT;
+    return lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST) ? PML_OK : PML_E_TIMEOUT;
+}
+
+int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms) {
+    return pml_tail_wait_beyond(tail, tail->chain.lsn, timeout_ms);
+}
+
+int pml_tail_mark(struct pml_tail *tail, struct pml_mark *out) {
+    int count;
+    return pml_read_marks(&tail->pool, out, &count);
 }
 
 int pml_tail_position(struct pml_tail *tail, struct pml_position *out) {
@@ -221,6 +228,19 @@ int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_
     __atomic_store_n(&control->shipper_beat_ns,
                      (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec, __ATOMIC_RELAXED);
     wake_writers(control);
+    return PML_OK;
+}
+
+int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns) {
+    int st = pml_alive(pool);
+    if (st != PML_OK) return st;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+    uint64_t beat_ns =
+        pool->control ? __atomic_load_n(&pool->control->shipper_beat_ns, __ATOMIC_RELAXED) : 0;
+    /* A beat of an earlier boot may lie in the future. */
+    *age_ns = beat_ns && beat_ns <= now_ns ? now_ns - beat_ns : UINT64_MAX;
     return PML_OK;
 }
 

@@ -516,13 +516,7 @@ int pml_view_begin(struct pml_pool *pool, bool *locked) {
 /* A reader beside a writer looks first and asks afterwards whether the image moved under it; then
  * whatever it found, an error too, means nothing. */
 int pml_view_end(struct pml_pool *pool, bool locked, int status) {
-    if (pool->read_only && pool->live) {
-        atomic_thread_fence(memory_order_acquire);
-        struct pml_control *control = pool->control;
-        if (__atomic_load_n(&control->lsn_image, __ATOMIC_ACQUIRE) > pool->followed.lsn ||
-            __atomic_load_n(&control->session, __ATOMIC_ACQUIRE) != pool->session_seen)
-            status = PML_E_AGAIN;
-    }
+    if (pool->read_only && !pml_follow_stable(pool)) status = PML_E_AGAIN;
     if (locked) pml_lock_give(&pool->lock);
     return status;
 }

@@ -31,7 +31,7 @@
             if (PML_LIKELY(view_status == PML_OK)) return (type)view_result;                    \
             if (view_status != PML_E_AGAIN || !view_locked) return (type)view_status;           \
         }                                                                                       \
-        return pml_fail(PML_E_TIMEOUT, "the writer overtook this reader %u times in a row",     \
+        return pml_fail(PML_E_BUSY, "the writer overtook this reader %u times in a row",     \
                         PML_READ_ATTEMPTS);                                                     \
     } while (0)
 

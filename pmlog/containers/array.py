@@ -100,7 +100,8 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
         self.descr = descr
         self.shape, self.dtype = shape, dtype = undescribe(descr)
         self._strides = tuple(
-            math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))
+            (extent, math.prod(shape[axis + 1 :]) * dtype.itemsize)
+            for axis, extent in enumerate(shape)
         )
         char = _CHARS.get(dtype.char, dtype.char) if dtype.isnative else ""
         self._pack = _PACKERS.get(char)
@@ -147,8 +148,16 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
 
     def _map(self, writable: bool) -> np.ndarray[Any, Any]:
         self._must_exist()
-        data = map_bytes(self._handle, writable)
-        return np.ndarray(self.shape, self.dtype, buffer=data)
+        return self._over(map_bytes(self._handle, writable))
+
+    def _over(self, data: memoryview) -> np.ndarray[Any, Any]:
+        if not data.nbytes:
+            empty: np.ndarray[Any, Any] = np.empty(self.shape, self.dtype)
+            empty.flags.writeable = not data.readonly
+            return empty
+        # Not ndarray(buffer=…): that looks through the memory view at what is below, which may be
+        # written, and then lets anybody turn the flag.
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
 
     def _copy(self, index: Any) -> Any:
         """Copy a part of the array beside a writer.
@@ -176,7 +185,7 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
                     status = lib.pml_verify(core.pool, offset[0], size[0])
                 if same and status == 0:
                     data = core.image[offset[0] : offset[0] + size[0]]
-                    part = np.ndarray(self.shape, self.dtype, buffer=data)[index]
+                    part = self._over(data)[index]
                     result = part.copy() if isinstance(part, np.ndarray) else part
             finally:
                 stable = lib.pml_read_end(core.pool) == 0
@@ -224,12 +233,12 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
             index = (index,)
         elif type(index) is not tuple:
             return self._assign(index, value)
-        shape = self.shape
         handle = self._handle
-        if len(index) != len(shape) or handle.dropped:
+        strides = self._strides
+        if len(index) != len(strides) or handle.dropped:
             return self._assign(index, value)
         offset = 0
-        for number, extent, stride in zip(index, shape, self._strides, strict=True):
+        for number, (extent, stride) in zip(index, strides, strict=False):
             if type(number) is not int or not -extent <= number < extent:
                 return self._assign(index, value)
             offset += (number if number >= 0 else number + extent) * stride

@@ -1,9 +1,9 @@
 """Where an array's or region's bytes are, and views of them without a copy."""
 
-from typing import Any, Final
+from typing import Final
 
 from pmlog import limits
-from pmlog._engine import ffi, lib, scratch_buffer, scratch_pop, scratch_push, settle
+from pmlog._engine import ffi, lib, scratch_buffer, settle
 from pmlog._handle import Handle
 from pmlog.errors import ReadOnlyError
 
@@ -66,18 +66,10 @@ def read_descr(handle: Handle) -> bytes:
     Returns:
         JSON.
     """
-    capacity = limits.DESCR_BYTES_MAX
-    try:
-        scratch = scratch_pop()
-    except IndexError:
-        scratch = scratch_buffer()
-    arguments: tuple[Any, ...] = (handle.c, scratch[0], limits.SCRATCH_BYTES)
-    size = settle(lib.pml_bytes_descr(*arguments), handle, lib.pml_bytes_descr, *arguments)
-    if size > limits.SCRATCH_BYTES:
-        scratch = scratch_buffer(capacity)
-        arguments = (handle.c, scratch[0], capacity)
+    for capacity in (limits.SCRATCH_BYTES, limits.DESCR_BYTES_MAX):
+        buffer, view = scratch_buffer(capacity)
+        arguments = (handle.c, buffer, capacity)
         size = settle(lib.pml_bytes_descr(*arguments), handle, lib.pml_bytes_descr, *arguments)
-        return bytes(scratch[1][: min(size, capacity)])
-    data: bytes = scratch[1][:size]
-    scratch_push(scratch)
-    return data
+        if size <= capacity:
+            break
+    return bytes(view[: max(0, min(size, capacity))])

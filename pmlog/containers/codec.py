@@ -124,7 +124,8 @@ def encode_key(key: Any) -> tuple[bytes, int]:
         TypeError: It is not hashable.
     """
     try:
-        key = _canonical(key)
+        if type(key) is not str and type(key) is not bytes:
+            key = _canonical(key)
         if type(key) is str:
             data, kind = key.encode(), KIND_STR
         elif type(key) is bytes:
@@ -177,8 +178,8 @@ def encode_value(value: Any) -> tuple[bytes, int]:
     Raises:
         EncodeError: It cannot be stored.
     """
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        data, kind = bytes(value), KIND_BYTES
+    if type(value) is bytes:
+        data, kind = value, KIND_BYTES
     else:
         try:
             data, kind = encode_msgpack(value), KIND_MSGPACK

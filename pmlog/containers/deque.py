@@ -7,13 +7,13 @@ from typing import Any, Final, Self
 
 from pmlog import limits
 from pmlog._engine import (
+    BYTES_WORDS,
     E_MISSING,
     KIND_BYTES,
-    KIND_MSGPACK,
+    MSGPACK_WORDS,
+    Scratch,
     lib,
     scratch_buffer,
-    scratch_pop,
-    scratch_push,
     settle,
 )
 from pmlog._handle import Handle
@@ -49,7 +49,7 @@ class PoolDeque(MutableSequence[Any]):
     are of one instant.
     """
 
-    __slots__ = ("_core", "_decoder", "_handle")
+    __slots__ = ("_core", "_decoder", "_handle", "_plain_kind", "_scratch")
 
     maxlen: Final = None
     """As `collections.deque.maxlen`: there is no bound."""
@@ -58,6 +58,9 @@ class PoolDeque(MutableSequence[Any]):
         self._handle = handle
         self._core = handle.core
         self._decoder = ValueDecoder(type)
+        self._scratch: Scratch | None = None
+        # What needs no decoding.
+        self._plain_kind = KIND_BYTES if self._decoder.plain_bytes else -1
 
     @property
     def name(self) -> str:
@@ -77,14 +80,18 @@ class PoolDeque(MutableSequence[Any]):
         """
         if type(value) is bytes:
             data = value
-            word = len(data) << 8 | KIND_BYTES
+            words = BYTES_WORDS
         else:
             try:
                 data = encode_msgpack(value)
             except Exception as error:
                 refusal = encode_failure(value, error)
                 raise refusal from error
-            word = len(data) << 8 | KIND_MSGPACK
+            words = MSGPACK_WORDS
+        try:
+            word = words[len(data)]
+        except IndexError:
+            word = len(data) << 8 | words[0]
         handle = self._handle
         status = _deque_push(handle.c, 0, data, word)
         if status:
@@ -141,21 +148,18 @@ class PoolDeque(MutableSequence[Any]):
 
     def _pop(self, left: int) -> Any:
         handle = self._handle
-        try:
-            scratch = scratch_pop()
-        except IndexError:
-            scratch = scratch_buffer()
+        scratch, self._scratch = self._scratch or scratch_buffer(), None
         word = _deque_pop(handle.c, left, scratch[0], _SCRATCH_BYTES)
         if word > 0 and (size := word >> 8) <= _SCRATCH_BYTES:
             data = scratch[1][:size]
-            scratch_push(scratch)
+            self._scratch = scratch
         else:
-            scratch_push(scratch)
+            self._scratch = scratch
             data, word = self._fetch(word, _deque_pop, left)
             if not word:
                 raise IndexError("pop from an empty deque")
         handle.version += 1
-        if word & 0xFF == KIND_BYTES and self._decoder.plain_bytes:
+        if word & 0xFF == self._plain_kind:
             return data
         return self._decoder.decode(data, word)
 
@@ -195,19 +199,16 @@ class PoolDeque(MutableSequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if type(index) is not int:
             index = self._index(index)
-        try:
-            scratch = scratch_pop()
-        except IndexError:
-            scratch = scratch_buffer()
+        scratch, self._scratch = self._scratch or scratch_buffer(), None
         try:
             word = _deque_get(self._handle.c, index, scratch[0], _SCRATCH_BYTES)
         except OverflowError:
             raise IndexError("deque index out of range") from None
         if word > 0 and (size := word >> 8) <= _SCRATCH_BYTES:
             data = scratch[1][:size]
-            scratch_push(scratch)
+            self._scratch = scratch
         else:
-            scratch_push(scratch)
+            self._scratch = scratch
             data, word = self._fetch(word, _deque_get, index)
             if not word:
                 raise IndexError("deque index out of range")

@@ -10,22 +10,23 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from pmlog import limits
 from pmlog._engine import (
-    E_ARGUMENT,
+    BYTES_WORDS,
     E_MISSING,
     KIND_BYTES,
     KIND_MSGPACK,
     KIND_STR,
+    MSGPACK_WORDS,
+    STR_WORDS,
+    Scratch,
     ffi,
     lib,
     scratch_buffer,
-    scratch_pop,
-    scratch_push,
     settle,
 )
 from pmlog._handle import Handle
@@ -70,7 +71,7 @@ class PoolDict(MutableMapping[Any, Any]):
     Cost: one call into the engine for each operation on a key, and for each bulk form.
     """
 
-    __slots__ = ("_core", "_decode_msgpack", "_decoder", "_handle", "_plain_kind")
+    __slots__ = ("_core", "_decode_msgpack", "_decoder", "_handle", "_plain_kind", "_scratch")
 
     # The methods for one key repeat a few lines instead of calling helpers: a call in Python
     # costs a tenth of the whole operation.
@@ -80,6 +81,7 @@ class PoolDict(MutableMapping[Any, Any]):
         self._core = handle.core
         self._decoder = decoder = ValueDecoder(type)
         self._decode_msgpack = decoder.decode_msgpack
+        self._scratch: Scratch | None = None
         # What needs no decoding.
         self._plain_kind = KIND_BYTES if decoder.plain_bytes else -1
 
@@ -94,24 +96,23 @@ class PoolDict(MutableMapping[Any, Any]):
         try:
             if type(key) is str:
                 data = key.encode()
-                word = len(data) << 8 | KIND_STR
+                word = STR_WORDS[len(data)]
             elif type(key) is bytes:
                 data = key
-                word = len(data) << 8 | KIND_BYTES
+                word = BYTES_WORDS[len(data)]
             else:
                 data, word = encode_key(key)
+        except IndexError:
+            data, word = _long_key(key)
         except (UnicodeEncodeError, EncodeError):
             raise KeyError(key) from None
-        try:
-            scratch = scratch_pop()
-        except IndexError:
-            scratch = scratch_buffer()
+        scratch, self._scratch = self._scratch or scratch_buffer(), None
         found = _dict_get(self._handle.c, data, word, scratch[0], _SCRATCH_BYTES)
         if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
             value = scratch[1][:size]
-            scratch_push(scratch)
+            self._scratch = scratch
         else:
-            scratch_push(scratch)
+            self._scratch = scratch
             value, found = self._fetch(found, _dict_get, data, word)
             if not found:
                 raise KeyError(key)
@@ -137,24 +138,23 @@ class PoolDict(MutableMapping[Any, Any]):
         try:
             if type(key) is str:
                 data = key.encode()
-                word = len(data) << 8 | KIND_STR
+                word = STR_WORDS[len(data)]
             elif type(key) is bytes:
                 data = key
-                word = len(data) << 8 | KIND_BYTES
+                word = BYTES_WORDS[len(data)]
             else:
                 data, word = encode_key(key)
+        except IndexError:
+            data, word = _long_key(key)
         except (UnicodeEncodeError, EncodeError):
             return default
-        try:
-            scratch = scratch_pop()
-        except IndexError:
-            scratch = scratch_buffer()
+        scratch, self._scratch = self._scratch or scratch_buffer(), None
         found = _dict_get(self._handle.c, data, word, scratch[0], _SCRATCH_BYTES)
         if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
             value = scratch[1][:size]
-            scratch_push(scratch)
+            self._scratch = scratch
         else:
-            scratch_push(scratch)
+            self._scratch = scratch
             value, found = self._fetch(found, _dict_get, data, word)
             if not found:
                 return default
@@ -163,31 +163,35 @@ class PoolDict(MutableMapping[Any, Any]):
         return self._decoder.decode(value, found)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if type(key) is str:
-            try:
+        try:
+            if type(key) is str:
                 data = key.encode()
-            except UnicodeEncodeError as error:
-                raise EncodeError(f"the key cannot be encoded: {error}") from error
-            word = len(data) << 8 | KIND_STR
-        elif type(key) is bytes:
-            data = key
-            word = len(data) << 8 | KIND_BYTES
-        else:
+                word = STR_WORDS[len(data)]
+            elif type(key) is bytes:
+                data = key
+                word = BYTES_WORDS[len(data)]
+            else:
+                data, word = encode_key(key)
+        except (IndexError, UnicodeEncodeError):
             data, word = encode_key(key)
         if type(value) is bytes:
-            value_word = len(value) << 8 | KIND_BYTES
+            encoded = value
+            words = BYTES_WORDS
         else:
             try:
                 encoded = encode_msgpack(value)
             except Exception as error:
                 refusal = encode_failure(value, error)
                 raise refusal from error
-            value = encoded
-            value_word = len(value) << 8 | KIND_MSGPACK
+            words = MSGPACK_WORDS
+        try:
+            value_word = words[len(encoded)]
+        except IndexError:
+            value_word = len(encoded) << 8 | words[0]
         handle = self._handle
-        status = _dict_set(handle.c, data, word, value, value_word)
+        status = _dict_set(handle.c, data, word, encoded, value_word)
         if status:
-            self._set_again(status, data, word, value, value_word)
+            settle(status, handle, _dict_set, handle.c, data, word, encoded, value_word)
         handle.version += 1
 
     def __delitem__(self, key: Any) -> None:
@@ -207,18 +211,21 @@ class PoolDict(MutableMapping[Any, Any]):
         try:
             if type(key) is str:
                 data = key.encode()
-                word = len(data) << 8 | KIND_STR
+                word = STR_WORDS[len(data)]
+            elif type(key) is bytes:
+                data = key
+                word = BYTES_WORDS[len(data)]
             else:
                 data, word = encode_key(key)
+        except IndexError:
+            data, word = _long_key(key)
         except (UnicodeEncodeError, EncodeError):
             return False
         handle = self._handle
         found = _dict_has(handle.c, data, word)
         if found < 0:
-            if len(data) > limits.KEY_BYTES_MAX:
-                return False
             found = settle(found, handle, _dict_has, handle.c, data, word)
-        return bool(found == 1)
+        return bool(found)
 
     def pop(self, key: Any, default: Any = _NO_DEFAULT) -> Any:
         """Remove a key and return its value.
@@ -245,16 +252,13 @@ class PoolDict(MutableMapping[Any, Any]):
         except EncodeError:
             found = 0
         else:
-            try:
-                scratch = scratch_pop()
-            except IndexError:
-                scratch = scratch_buffer()
+            scratch, self._scratch = self._scratch or scratch_buffer(), None
             found = _dict_pop(handle.c, data, word, scratch[0], _SCRATCH_BYTES)
             if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
                 value = scratch[1][:size]
-                scratch_push(scratch)
+                self._scratch = scratch
             else:
-                scratch_push(scratch)
+                self._scratch = scratch
                 value, found = self._fetch(found, _dict_pop, data, word)
         if not found:
             if default is _NO_DEFAULT:
@@ -491,20 +495,20 @@ class PoolDict(MutableMapping[Any, Any]):
             # Anything but "too large" and "another thread's transaction is open" raises here.
             status = settle(status, handle, call, *arguments) if status < 0 else call(*arguments)
 
-    def _set_again(
-        self, status: int, data: bytes, word: int, value: bytes, value_word: int
-    ) -> None:
-        handle = self._handle
-        if status == E_ARGUMENT and len(data) > limits.KEY_BYTES_MAX:
-            self._refuse_key(data)
-        settle(status, handle, _dict_set, handle.c, data, word, value, value_word)
 
-    def _refuse_key(self, data: bytes) -> NoReturn:
-        raise EncodeError(
-            f"{self._core.path}: {self._handle.label}: the key takes {len(data)} bytes encoded, "
-            f"at most {limits.KEY_BYTES_MAX} are allowed",
-            path=self._core.path,
-        )
+def _long_key(key: Any) -> tuple[bytes, int]:
+    """Encode a key that is longer than the tables of words, to look it up.
+
+    Args:
+        key: The key, str or bytes; also one that is too long to be there.
+
+    Returns:
+        Its bytes and word.
+    """
+    if type(key) is str:
+        data = key.encode()
+        return data, len(data) << 8 | KIND_STR
+    return key, len(key) << 8 | KIND_BYTES
 
 
 class DictKeys(KeysView[Any]):

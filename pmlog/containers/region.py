@@ -5,11 +5,10 @@ from typing import Final
 from pmlog import limits
 from pmlog._engine import (
     E_ARGUMENT,
+    Scratch,
     ffi,
     lib,
     scratch_buffer,
-    scratch_pop,
-    scratch_push,
     settle,
 )
 from pmlog._handle import Handle
@@ -35,11 +34,12 @@ class PoolRegion:
     Cost: one call into the engine for each write and read.
     """
 
-    __slots__ = ("_core", "_handle", "_size")
+    __slots__ = ("_core", "_handle", "_scratch", "_size")
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._core = handle.core
+        self._scratch: Scratch | None = None
         self._size = locate(handle)[1]
 
     @property
@@ -96,16 +96,15 @@ class PoolRegion:
         if size > _SCRATCH_BYTES:
             scratch = scratch_buffer(size)
         else:
-            try:
-                scratch = scratch_pop()
-            except IndexError:
-                scratch = scratch_buffer()
+            scratch, self._scratch = self._scratch or scratch_buffer(), None
         status = _bytes_read(handle.c, offset, scratch[0], size)
         if status:
+            if status == E_ARGUMENT:
+                raise self._outside(offset, size)  # made anew, smaller, by another process
             settle(status, handle, _bytes_read, handle.c, offset, scratch[0], size)
         data: bytes = scratch[1][:size]
         if size <= _SCRATCH_BYTES:
-            scratch_push(scratch)
+            self._scratch = scratch
         return data
 
     @property

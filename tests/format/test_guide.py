@@ -12,8 +12,8 @@ from tests.format.tables import DOCS, tables
 SAYS = {"no": False, "yes": True, "unknown": None}
 # They stand for what other parts of the library will raise; nothing raises them yet.
 UNUSED = {
-    "PmlogError", "ReplicationError", "PoolFrozenError", "FencedError", "ProtocolError",
-    "PeerUnavailableError", "NotPromotableError",
+    "PmlogError", "PoolExistsError", "ReplicationError", "PoolFrozenError", "FencedError",
+    "ProtocolError", "PeerUnavailableError", "NotPromotableError",
 }  # fmt: skip
 
 

@@ -222,6 +222,7 @@ static inline int open_named(struct pml_pool *pool, const char *name, uint32_t t
 /* The digest of what the pool holds; a negative status when it cannot be read. */
 static inline int pool_digest(struct pml_pool *pool, uint64_t *out) {
     static char buffer[2 * MODEL_VALUE_MAX];
+    *out = 0;
     int64_t names = pool_names(pool);
     if (names < 0) return (int)names;
     uint64_t digest = digest_word(1, (uint64_t)names);

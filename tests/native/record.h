@@ -76,6 +76,7 @@ enum canary {
     CHECKPOINT_BEFORE_LOG, /* the image's stores come before the record is drained (invariant 2) */
     EARLY_RECLAIM,        /* the ring is used again without a checkpoint (invariant 3) */
     STEAL,                /* an open transaction's bytes get into the image (invariant 1) */
+    CLAIM_DURABLE,        /* a record claims that its predecessors are durable, and they are not */
     CANARIES
 };
 
@@ -99,6 +100,7 @@ static const char *const canary_names[CANARIES] = {
     [DROP_ZERO_STORE] = "lose a range of zeros",
     [CHECKPOINT_BEFORE_LOG] = "apply a record before it is durable",
     [EARLY_RECLAIM] = "use the ring again without a checkpoint",
+    [CLAIM_DURABLE] = "claim that records are durable before their sync",
     [STEAL] = "let uncommitted bytes into the image",
 };
 
@@ -114,6 +116,7 @@ static struct {
     size_t dirty_count, dirty_capacity;
     void (*at_open)(struct pml_pool *pool); /* called when the files are there, before any store */
     enum canary canary;
+    bool hold_drains;           /* of the log: the next one does for this one too (group commit) */
     uint64_t log_drains, log_flushes, image_stores;
 } recorder;
 
@@ -244,7 +247,7 @@ static void log_flush(struct pml_persist *p, const void *at, size_t size) {
 static int log_drain(struct pml_persist *p) {
     struct pml_pool *pool = pool_of(p, true);
     count(&p->drains);
-    if (!recorder.tape) return 0;
+    if (!recorder.tape || recorder.hold_drains) return 0;
     recorder.log_drains++;
     if (recorder.canary == SKIP_LOG_DRAIN && recorder.log_drains % 3 == 0) return 0;
     if (recorder.canary == LATE_LOG_DRAIN && recorder.log_drains % 2 == 0) return 0;

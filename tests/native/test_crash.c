@@ -27,6 +27,7 @@ struct run {
     uint32_t domain;
     enum canary canary;
     bool in_transaction;
+    uint64_t lsn_durable, txn_durable; /* before drains were held */
 };
 
 static struct run *running;
@@ -62,9 +63,34 @@ static void note_commit(struct run *run, size_t begun) {
                                              .begun = begun,
                                              .whole = whole,
                                              .returned = run->tape.count};
+    if (recorder.hold_drains) { /* appended, not synced: as other threads' records are */
+        h->commits[h->count - 1].returned = SIZE_MAX;
+    }
+    if (recorder.hold_drains && run->canary != CLAIM_DURABLE) {
+        atomic_store(&run->pool->lsn_durable, run->lsn_durable);
+        run->pool->control->lsn_durable = run->lsn_durable;
+        run->pool->control->txn_durable = run->txn_durable;
+    }
     uint64_t digest;
     CHECK_OK(pool_digest(run->pool, &digest));
     CHECK(digest == h->commits[h->count - 1].digest);
+}
+
+/* Group commit: in domain page other threads append while one syncs, so that several records are
+ * pending at once.  One thread does the same when the sync of its commit is put off to the next. */
+static void hold_drains(struct run *run) {
+    struct pml_pool *pool = run->pool;
+    recorder.hold_drains = run->domain == PML_DOMAIN_PAGE && random_below(&run->random, 2) &&
+                           pool->lsn_tail + 200 * KIB < pool->ring_limit;
+    run->lsn_durable = atomic_load(&pool->lsn_durable);
+    run->txn_durable = pool->control->txn_durable;
+}
+
+static void synced(struct run *run) {
+    recorder.hold_drains = false;
+    if (atomic_load(&run->pool->lsn_durable) != run->pool->lsn_tail) return;
+    for (size_t i = run->history.count; i-- > 0 && run->history.commits[i].returned == SIZE_MAX;)
+        run->history.commits[i].returned = run->tape.count;
 }
 
 static void forget_containers(struct run *run) {
@@ -297,7 +323,12 @@ static void record_run(struct run *run, const char *program, enum fault_model fa
     recorder.canary = canary;
     recorder.log_drains = recorder.log_flushes = recorder.image_stores = 0;
     open_run(run);
-    for (const char *letter = program; *letter; letter++) step(run, *letter);
+    for (const char *letter = program; *letter; letter++) {
+        if ((canary == CANARY_NONE || canary == CLAIM_DURABLE) && !strchr("ekK", *letter))
+            hold_drains(run);
+        step(run, *letter);
+        synced(run);
+    }
     forget_containers(run);
     tape_control(&run->tape, run->pool);
     recorder.tape = NULL;
@@ -379,6 +410,7 @@ static const struct canary_case canary_cases[] = {
     {EARLY_RECLAIM, MODEL_UNITS, "BBBBBB"},
     {STEAL, MODEL_KILLED, "nkanan"},
     {STEAL, MODEL_ORDER, "nktt"},
+    {CLAIM_DURABLE, MODEL_PAGES, "nnsnnsnn"},
 };
 #define CANARY_CASES (sizeof canary_cases / sizeof canary_cases[0])
 

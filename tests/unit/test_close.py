@@ -160,3 +160,30 @@ def test_checkpoint_then_close(open_pool: OpenPool) -> None:
     pool.close()
     with open_pool() as pool:
         assert len(pool.dict("d")) == 501
+
+
+def test_address_space_is_given_back(pool_path: Path) -> None:
+    """Opening and closing over and over takes no more address space than a few times."""
+
+    def reserved_gib() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmSize:")[2].split()[0]) >> 20
+
+    def open_use_close() -> None:
+        with pmlog.open(pool_path, size="1MiB", log_size="1MiB", max_size="16GiB") as pool:
+            pool.dict("d")["x"] = 1
+            pool.deque("q").append(1)
+            a = pool.array("a", shape=(3,), dtype="i8")
+            a[...] = 1
+            assert a[...].sum() == 3
+            pool.region("r", 64).write(0, b"x")
+        with pmlog.open(pool_path, readonly=True, max_size="16GiB") as pool:
+            assert pool.dict("d")["x"] == 1
+
+    open_use_close()
+    gc.collect()
+    before = reserved_gib()
+    for _ in range(10):
+        open_use_close()
+    gc.collect()
+    assert reserved_gib() <= before + 64

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pmlog
-from pmlog import errors
+from pmlog import _engine, errors
 
 TREE = {
     "PmlogError": "Exception",
@@ -169,3 +169,43 @@ def test_unknown_field_is_refused() -> None:
     """A field that the class does not declare is a mistake of ours, and shows at once."""
     with pytest.raises(TypeError):
         errors.UsageError("x", no_such_field=1)
+
+
+# ---- the engine's statuses -------------------------------------------------------------------
+
+STATUSES: dict[int, str] = dict(_engine.ffi.typeof("enum pml_status").elements)
+# Answers that the layers above understand; a user who sees one has found a bug of ours.
+INTERNAL = {"PML_E_STALE", "PML_E_BUFFER", "PML_E_AGAIN"}
+
+
+def test_every_status_has_a_class() -> None:
+    """Each status of the engine but success maps to one class, and no other number does."""
+    assert set(_engine.STATUS_ERRORS) == set(STATUSES) - {0}
+
+
+def test_every_class_has_one_status() -> None:
+    """No two statuses share a class, except those that never leave the library."""
+    by_class: dict[type[pmlog.PmlogError], set[str]] = {}
+    for status, kind in _engine.STATUS_ERRORS.items():
+        by_class.setdefault(kind, set()).add(STATUSES[status])
+    internal = by_class.pop(errors.InvariantViolationError)
+    assert internal == INTERNAL | {"PML_E_INVARIANT"}
+    assert {kind.__name__: names for kind, names in by_class.items() if len(names) != 1} == {}
+
+
+@pytest.mark.parametrize(("status", "name"), STATUSES.items(), ids=lambda value: str(value))
+def test_status_names(status: int, name: str) -> None:
+    """The engine names each of its statuses, and a failure without detail still says something."""
+    known = _engine.ffi.string(_engine.lib.pml_status_name(status)).decode()
+    assert name in (f"PML_E_{known}", f"PML_{known}")
+    if status:
+        error = _engine.failure(status, "/the/pool", "dict 'd'")
+        assert type(error) is _engine.STATUS_ERRORS[status]
+        assert "/the/pool" in str(error)
+        assert "dict 'd'" in str(error)
+        assert error.path == "/the/pool"
+
+
+def test_unknown_status() -> None:
+    """A number that is no status is a bug of ours and says so."""
+    assert isinstance(_engine.failure(-9_999, "/the/pool"), errors.InvariantViolationError)

@@ -178,8 +178,10 @@ def test_writer_killed_and_restarted(
         assert int.from_bytes(ask("region", "r", 64)[:8], "little") == n
         told = n
     with open_pool() as pool:
-        assert pool.dict("d")["n"] == told
-        assert ask("get", "d", "n") == told
+        n = pool.dict("d")["n"]
+        # In `page` a record may be whole without being durable: recovery makes it so.
+        assert n == told or (domain == "page" and n == told + 1)
+        assert ask("get", "d", "n") == n
         pool.dict("d")["n"] = -1
         assert ask("get", "d", "n") == -1
     assert ask("get", "d", "n") == -1

@@ -1,0 +1,5 @@
+"""`python -m pmlog.cli` is the command `pmlog`."""
+
+from pmlog.cli import main
+
+main()
