@@ -18,7 +18,8 @@ SILENCE_S: Final = 5.0
 APP_GRACE_S: Final = 10.0
 """From SIGTERM to SIGKILL for the application, when the receiver ends."""
 
-MESSAGE_BYTES_MAX: Final = wire.FRAME_BYTES_MAX
+MESSAGE_BYTES_MAX: Final = wire.FRAME_BYTES_MAX + 1
+"""aiohttp refuses messages of this size, not only longer ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,8 @@ class Link:
                 await self._take(message.data)
             elif message.type is WSMsgType.TEXT:
                 await self._heed(wire.decode_from_shipper(message.data))
+            elif message.type is WSMsgType.ERROR:
+                raise ProtocolError(f"what came is no message: {message.data}")
             else:
                 raise PeerUnavailableError("the connection has ended")
 
