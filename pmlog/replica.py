@@ -18,7 +18,6 @@ from pmlog.position import Position
 from pmlog.sizes import parse_size
 
 
-
 class Replica:
     """A pool that takes its log from another one.
 
@@ -118,6 +117,10 @@ class Replica:
         """Forget the bytes behind the last whole record: the stream begins again there."""
         self._call(lib.pml_replica_restart)
         self.lsn_next = self.position.lsn
+
+    def prepare_baseline(self) -> None:
+        """Apply what the log holds: nothing of it may reach a block after that was stored."""
+        self._call(lib.pml_checkpoint)
 
     def store_block(self, offset: int, data: bytes | memoryview) -> None:
         """Store whole pages of the image; the replica is incomplete from now on.
@@ -227,5 +230,3 @@ def _options(path: str, max_size: int | str, domain: str) -> Any:
     options.domain = parse_domain(domain)
     options.medium = Medium.FILE
     return options
-
-

@@ -57,7 +57,9 @@ class Frame:
     """The bytes, verified."""
 
 
-def encode_frame(pool_id: UUID, epoch: int, lsn: int, data: bytes | memoryview, codec: Codec) -> bytes:
+def encode_frame(
+    pool_id: UUID, epoch: int, lsn: int, data: bytes | memoryview, codec: Codec
+) -> bytes:
     """Pack a run of log bytes.
 
     Args:
@@ -166,7 +168,9 @@ class Hello(Message, frozen=True):
     name: str
     """The receiver's own; two of one name are one receiver."""
     place: Place | None = None
-    """The end of my durable log; none: I have no copy yet, or not a whole one."""
+    """The end of my durable log; none: I have no copy yet."""
+    rebuild: bool = False
+    """My copy is not whole: compare its blocks."""
 
 
 class Stream(Message, frozen=True):
@@ -222,31 +226,20 @@ class Unsealed(Message, frozen=True):
     """Shipper: power is back, the seal no longer holds; answered by an Ack that is not sealed."""
 
 
-class Blocks(Message, frozen=True):
-    """Receiver, in a baseline: digests of my next blocks follow, in one binary message."""
-
-    offset: int
-    """In the image, of the first block."""
-    count: int
-
-
 class BlocksDone(Message, frozen=True):
-    """Shipper, in a baseline: you now have all blocks that differed.
+    """Shipper, in a baseline: of the blocks whose digests you sent, those that differ are there."""
 
-    `count` blocks were sent since Blocks, each as one frame with the offset for its LSN.
-    """
-
-    offset: int
-    count: int
+    blocks: int
+    """How many were sent, each as one frame with its offset in place of the LSN."""
 
 
 class BaselineEnd(Message, frozen=True):
-    """Shipper: all blocks are there; whole once the log is applied up to here."""
+    """Shipper: all blocks are there; the copy is whole once the log is applied up to here."""
 
     lsn: int
 
 
-FromReceiver = Hello | Ack | Blocks
+FromReceiver = Hello | Ack
 FromShipper = (
     Stream
     | Baseline
@@ -329,6 +322,8 @@ class Found(Enum):
     """Nothing any more: the ring has been reused."""
     START = "start"
     """The receiver has nothing, and the log is there from its first byte."""
+    BROKEN = "broken"
+    """The receiver says that its copy is not whole."""
 
 
 class Answer(Enum):
@@ -363,4 +358,4 @@ def answer_hello(*, version: bool, pool: bool, later_epoch: bool, found: Found) 
         return Answer.REFUSE_FENCED
     if found in (Found.SAME, Found.START):
         return Answer.STREAM
-    return Answer.BASELINE if found is Found.GONE else Answer.REFUSE_DIVERGED
+    return Answer.REFUSE_DIVERGED if found is Found.OTHER else Answer.BASELINE

@@ -15,6 +15,12 @@ CONNECT_TIMEOUT_S: Final = 10.0
 SILENCE_S: Final = 5.0
 """A shipper says something every second; one that is silent for so long is dialled again."""
 
+ANSWER_TIMEOUT_S: Final = 30.0
+"""How long a shipper may think about hello, or read blocks of a baseline."""
+
+IMAGE_BYTES_MAX: Final = 1 << 46
+"""As the engine's."""
+
 APP_GRACE_S: Final = 10.0
 """From SIGTERM to SIGKILL for the application, when the receiver ends."""
 

@@ -7,16 +7,18 @@ the replica at the end of its last whole record, and the next one begins exactly
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import islice
 
-from aiohttp import ClientWebSocketResponse, WSMsgType
+from aiohttp import ClientWebSocketResponse, WSMessage, WSMsgType
 
-from pmlog import wire
+from pmlog import limits, wire
 from pmlog.errors import FencedError, PeerUnavailableError, ProtocolError
-from pmlog.identity import Identity
+from pmlog.identity import Identity, Mark
+from pmlog.image import ImageReader, blocks_of
 from pmlog.replica import Replica
-from receiver.config import SILENCE_S, Config
+from receiver.config import ANSWER_TIMEOUT_S, IMAGE_BYTES_MAX, SILENCE_S, Config
 from receiver.promote import Sealing, sealing_of
-from receiver.state import Seal, State
+from receiver.state import Incomplete, Seal, State
 
 _log = logging.getLogger("receiver")
 
@@ -52,6 +54,8 @@ class Link:
         adopt: Callable[[Replica], None],
     ) -> None:
         self.frames = 0
+        self.blocks = 0
+        """Of a baseline."""
         self.wire_bytes = 0
         self.raw_bytes = 0
         self.lsn_first = 0
@@ -92,24 +96,28 @@ class Link:
         if replica is not None:
             replica.restart()
         place = None if replica is None else place_of(replica)
-        hello = wire.Hello(wire.VERSION, config.pool, config.name, place)
+        incomplete = self._state.incomplete
+        rebuild = incomplete is not None and not incomplete.lsn
+        hello = wire.Hello(wire.VERSION, config.pool, config.name, place, rebuild)
         await socket.send_str(wire.encode_message(hello))
         answer = await hear(socket)
-        if not isinstance(answer, wire.Stream):
+        if not isinstance(answer, wire.Stream | wire.Baseline):
             raise ProtocolError(f"hello was answered by {type(answer).__name__}")
         if replica is not None and answer.epoch < replica.position.epoch:
             raise FencedError(
                 f"the shipper's epoch {answer.epoch} is over: this replica is of epoch "
                 f"{replica.position.epoch}"
             )
-        replica = await self._match(answer.identity)
+        replica = self._replica = await self._match(answer.identity)
+        self._epoch = answer.epoch
+        if isinstance(answer, wire.Baseline):
+            self.established = True
+            await self._rebuild(socket, replica, answer.mark)
+            return
         if answer.lsn != replica.position.lsn:
             raise ProtocolError(
-                f"the stream begins at LSN {answer.lsn}, the replica ends at "
-                f"{replica.position.lsn}"
+                f"the stream begins at LSN {answer.lsn}, the replica ends at {replica.position.lsn}"
             )
-        self._replica = replica
-        self._epoch = answer.epoch
         self.established = True
 
     async def _match(self, identity: Identity) -> Replica:
@@ -121,6 +129,52 @@ class Link:
         if self._replica.pool_id != identity.pool_id.bytes:
             raise ProtocolError(f"the shipper serves pool {identity.pool_id}, not this one")
         return self._replica
+
+    # ---- baseline ------------------------------------------------------------------------------
+
+    async def _rebuild(self, socket: ClientWebSocketResponse, replica: Replica, mark: Mark) -> None:
+        """Make the replica's image that of the primary, as far as blocks can."""
+        if not 0 < mark.image_bytes <= IMAGE_BYTES_MAX:
+            raise ProtocolError(f"an image of {mark.image_bytes} bytes")
+        await asyncio.to_thread(self._state.set_seal, None)
+        await asyncio.to_thread(self._state.set_incomplete, Incomplete(0))
+        await asyncio.to_thread(replica.prepare_baseline)
+        with ImageReader(replica.path) as image:
+            blocks = blocks_of(mark.image_bytes)
+            while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
+                digests = await asyncio.to_thread(image.digests, window)
+                await socket.send_bytes(digests)
+                await self._take_blocks(socket, replica, window)
+        end = wire.decode_from_shipper(await _text(socket))
+        if not isinstance(end, wire.BaselineEnd) or end.lsn < mark.lsn:
+            raise ProtocolError("a baseline without an end")
+        await asyncio.to_thread(replica.begin_baseline, mark)
+        whole = None if end.lsn <= mark.lsn else Incomplete(end.lsn)
+        await asyncio.to_thread(self._state.set_incomplete, whole)
+
+    async def _take_blocks(
+        self, socket: ClientWebSocketResponse, replica: Replica, window: list[tuple[int, int]]
+    ) -> None:
+        """Store the blocks that differ, until the shipper says that these were all."""
+        left = dict(window)
+        while True:
+            message = await _message(socket)
+            if message.type is WSMsgType.TEXT:
+                said = wire.decode_from_shipper(message.data)
+                if isinstance(said, wire.Refuse):
+                    raise refused(said)
+                if not isinstance(said, wire.BlocksDone) or said.blocks != len(window) - len(left):
+                    raise ProtocolError("a baseline with something else in it")
+                return
+            frame = wire.decode_frame(message.data)
+            if (
+                frame.pool_id.bytes != replica.pool_id
+                or frame.epoch != self._epoch
+                or left.pop(frame.lsn, None) != len(frame.data)
+            ):
+                raise ProtocolError(f"a block at {frame.lsn} that was not asked for")
+            await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)
+            self.blocks += 1
 
     # ---- receiving -----------------------------------------------------------------------------
 
@@ -154,6 +208,9 @@ class Link:
             self._append(replica, frame)
         else:
             await asyncio.to_thread(self._append, replica, frame)
+        incomplete = self._state.incomplete
+        if incomplete is not None and replica.position.lsn >= incomplete.lsn:
+            await asyncio.to_thread(self._state.set_incomplete, None)
         if not self.frames:
             self.lsn_first = frame.lsn
         self.frames += 1
@@ -244,10 +301,17 @@ async def hear(socket: ClientWebSocketResponse) -> wire.FromShipper:
 
 
 async def _text(socket: ClientWebSocketResponse) -> str:
-    try:
-        message = await socket.receive(timeout=SILENCE_S)
-    except TimeoutError:
-        raise PeerUnavailableError("no answer to hello") from None
+    message = await _message(socket)
     if message.type is not WSMsgType.TEXT:
-        raise PeerUnavailableError("the connection has ended")
+        raise ProtocolError("bytes in place of a message")
     return str(message.data)
+
+
+async def _message(socket: ClientWebSocketResponse) -> WSMessage:
+    try:
+        message = await socket.receive(timeout=ANSWER_TIMEOUT_S)
+    except TimeoutError:
+        raise PeerUnavailableError("no answer") from None
+    if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+        raise PeerUnavailableError("the connection has ended")
+    return message

@@ -24,6 +24,7 @@ class Verdict(Enum):
     PROMOTE = "promote"
     PROMOTE_WITH_LOSS = "promote with loss"
     REFUSE_EMPTY = "refuse empty"
+    REFUSE_INCOMPLETE = "refuse incomplete"
     REFUSE_UNSEALED = "refuse unsealed"
     REFUSE_PROMOTED = "refuse promoted"
 
@@ -44,12 +45,15 @@ def sealing_of(seal: wire.Place | None, position: Position | None) -> Sealing:
     return Sealing.COMPLETE if same else Sealing.OTHER
 
 
-def judge(*, promoted: bool, empty: bool, sealing: Sealing, accept_loss: bool) -> Verdict:
+def judge(
+    *, promoted: bool, empty: bool, incomplete: bool, sealing: Sealing, accept_loss: bool
+) -> Verdict:
     """Decide whether a replica is promoted; the table is in docs/wire.md.
 
     Args:
         promoted: It is a primary already.
         empty: There is no replica yet.
+        incomplete: A baseline is under way.
         sealing: What is known of the end of the primary's log.
         accept_loss: The operator takes what there is.
 
@@ -60,6 +64,8 @@ def judge(*, promoted: bool, empty: bool, sealing: Sealing, accept_loss: bool) -
         return Verdict.REFUSE_PROMOTED
     if empty:
         return Verdict.REFUSE_EMPTY
+    if incomplete:
+        return Verdict.REFUSE_INCOMPLETE
     if sealing is Sealing.COMPLETE:
         return Verdict.PROMOTE
     return Verdict.PROMOTE_WITH_LOSS if accept_loss else Verdict.REFUSE_UNSEALED
@@ -79,6 +85,8 @@ def refusal(verdict: Verdict, position: Position | None) -> NotPromotableError:
         return NotPromotableError("this replica was promoted already")
     if verdict is Verdict.REFUSE_EMPTY or position is None:
         return NotPromotableError("there is no replica here yet: no shipper was reached")
+    if verdict is Verdict.REFUSE_INCOMPLETE:
+        return NotPromotableError("the replica is incomplete: a baseline is under way")
     return NotPromotableError(
         f"not sealed: the last durable LSN here is {position.lsn} (transaction {position.txn}), "
         "and the source's tail is unknown",

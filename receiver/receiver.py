@@ -143,6 +143,7 @@ class Receiver:
         verdict = judge(
             promoted=self.state.promotion is not None,
             empty=position is None,
+            incomplete=self.state.incomplete is not None,
             sealing=sealing_of(seal, position),
             accept_loss=accept_loss,
         )
@@ -215,6 +216,8 @@ class Receiver:
             "frames": link.frames if link else 0,
             "raw_bytes": link.raw_bytes if link else 0,
             "wire_bytes": link.wire_bytes if link else 0,
+            "incomplete": self.state.incomplete is not None,
+            "blocks": link.blocks if link else 0,
             "sealed": self.state.seal is not None,
             "complete": promotion.complete if promotion else None,
             "application": self.application.describe(),

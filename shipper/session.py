@@ -7,11 +7,14 @@ costs no memory here.
 
 import asyncio
 import contextlib
+from itertools import islice
 
+import xxhash
 from aiohttp import WSMsgType, web
 
 from pmlog import limits, wire
 from pmlog.errors import GapError, PmlogError, ProtocolError
+from pmlog.image import ImageReader, blocks_of
 from pmlog.log import Consumer, LogReader
 from shipper import batcher
 from shipper.config import HELLO_TIMEOUT_S, IN_FLIGHT_BYTES_MAX, SEND_TIMEOUT_S
@@ -19,6 +22,7 @@ from shipper.levels import Progress
 from shipper.shared import SessionFigures, SharedPool
 
 LSN_FIRST = 4096
+PIN_ATTEMPTS = 100
 STALL_S = 10.0
 """A receiver that lacks something and acknowledges nothing for so long is disconnected."""
 
@@ -51,6 +55,8 @@ class Session:
         self._rates = batcher.Rates()
         self._acked_at = pool.clock()
         self._beat_due = False
+        self._baseline_bytes = 0
+        """Size of the image that is to be compared first; 0: none is."""
 
     @property
     def progress(self) -> Progress:
@@ -90,6 +96,18 @@ class Session:
         if isinstance(answer, wire.Refuse):
             self._close_reader()
             return
+        if self._baseline_bytes:
+            try:
+                await self._send_baseline()
+            except PmlogError as error:
+                await self._say(wire.Refuse("baseline", str(error)))
+                self.pool.leave(self)
+                self._close_reader()
+                return
+            except (ConnectionError, TimeoutError):
+                self.pool.leave(self)
+                self._close_reader()
+                return
         listener = asyncio.create_task(self._listen(), name=f"listen to {self.name}")
         sender = asyncio.create_task(self._send(), name=f"send to {self.name}")
         try:
@@ -130,7 +148,7 @@ class Session:
             version=hello.version == wire.VERSION,
             pool=hello.pool in ("any", pool.id),
             later_epoch=later > epoch,
-            found=find(reader, hello.place),
+            found=wire.Found.BROKEN if hello.rebuild else find(reader, hello.place),
         )
         if answer is wire.Answer.REFUSE_FENCED:
             pool.fence(later)
@@ -142,11 +160,26 @@ class Session:
         if answer is wire.Answer.REFUSE_DIVERGED:
             return wire.Refuse("diverged", "the receiver's log is not the beginning of this one")
         if answer is wire.Answer.BASELINE:
-            return wire.Refuse("too old", "the log no longer holds what the receiver lacks")
+            return self._begin_baseline(reader, epoch)
         self.lsn_next = reader.position.lsn
         self._claim(reader)
         pool.join(self, self.lsn_next)
         return wire.Stream(self.lsn_next, epoch, reader.identity())
+
+    def _begin_baseline(self, reader: LogReader, epoch: int) -> wire.Message:
+        """Pin the log from the checkpoint on: from there it is applied to the blocks."""
+        for _ in range(PIN_ATTEMPTS):
+            reader.seek(None)
+            self.lsn_next = reader.position.lsn
+            self._claim(reader)
+            mark = reader.mark()
+            # The pin counts from the writer's next look at it; if no checkpoint has come since,
+            # nothing above the mark has been reused.
+            if mark.lsn == self.lsn_next:
+                self.pool.join(self, self.lsn_next)
+                self._baseline_bytes = mark.image_bytes
+                return wire.Baseline(mark, epoch, reader.identity())
+        return wire.Refuse("busy", "checkpoints come faster than the log can be pinned")
 
     def _claim(self, reader: LogReader) -> None:
         """Pin the log from here on; a slot that claims more than the receiver has is begun anew."""
@@ -164,6 +197,43 @@ class Session:
             del error
             return
         self._consumer = consumer
+
+    # ---- baseline ------------------------------------------------------------------------------
+
+    async def _send_baseline(self) -> None:
+        """Send the blocks that differ from the receiver's, window by window, as it asks."""
+        reader = self._reader
+        assert reader is not None
+        epoch = reader.epoch
+        with ImageReader(self.pool.path) as image:
+            blocks = blocks_of(self._baseline_bytes)
+            while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
+                message = await self._socket.receive(timeout=SEND_TIMEOUT_S)
+                if message.type is not WSMsgType.BINARY or len(message.data) != 16 * len(window):
+                    raise ProtocolError("no digests of blocks")
+                differing = await asyncio.to_thread(self._differing, image, window, message.data)
+                for offset, data in differing:
+                    frame = wire.encode_frame(
+                        self.pool.identity.pool_id, epoch, offset, data, wire.Codec.LZ4
+                    )
+                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                        await self._socket.send_bytes(frame)
+                    for figures in (self.figures, self.pool.totals):
+                        figures.blocks += 1
+                        figures.wire_bytes += len(frame)
+                await self._say(wire.BlocksDone(len(differing)))
+        # The image holds nothing of records that are not durable: what was read is no newer.
+        await self._say(wire.BaselineEnd(max(reader.lsn_durable, self.lsn_next)))
+
+    def _differing(
+        self, image: ImageReader, window: list[tuple[int, int]], digests: bytes
+    ) -> list[tuple[int, bytes]]:
+        found = []
+        for number, (offset, size) in enumerate(window):
+            data = image.read_sound(offset, size)
+            if xxhash.xxh3_128_digest(data) != digests[16 * number : 16 * number + 16]:
+                found.append((offset, data))
+        return found
 
     # ---- sending -------------------------------------------------------------------------------
 
@@ -185,9 +255,7 @@ class Session:
                 raise ProtocolError("the pool was promoted meanwhile")
 
     async def _send_piece(self, epoch: int, piece: memoryview) -> None:
-        while (
-            self.lsn_next - self.progress.received > IN_FLIGHT_BYTES_MAX and self._reason is None
-        ):
+        while self.lsn_next - self.progress.received > IN_FLIGHT_BYTES_MAX and self._reason is None:
             self._changed.clear()
             await self._changed.wait()
         if self._reason is not None:
@@ -195,9 +263,7 @@ class Session:
         size = len(piece)
         codec = batcher.choose(self._rates, size)
         begun = self.pool.clock()
-        frame = wire.encode_frame(
-            self.pool.identity.pool_id, epoch, self.lsn_next, piece, codec
-        )
+        frame = wire.encode_frame(self.pool.identity.pool_id, epoch, self.lsn_next, piece, codec)
         if not self.figures.frames:
             self.figures.lsn_first = self.lsn_next
             self._acked_at = begun

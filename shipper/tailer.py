@@ -30,9 +30,7 @@ class Tailer:
         self._lsn = 0
         self._armed = threading.Event()
         self._stopped = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"tail {reader.path}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"tail {reader.path}", daemon=True)
         self._thread.start()
 
     def arm(self, lsn: int) -> None:

@@ -17,7 +17,9 @@ def receive(
     source: Annotated[
         str, typer.Option("--from", help="Shippers, as http://HOST:PORT, separated by commas.")
     ],
-    folder: Annotated[Path, typer.Option("--dir", help="Where the replica and its marks are kept.")],
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Where the replica and its marks are kept.")
+    ],
     name: Annotated[
         str, typer.Option(help="This receiver's name, by which the shipper knows it again.")
     ] = "",

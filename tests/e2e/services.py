@@ -138,6 +138,10 @@ class Cluster:
         """Return where a receiver's replica is."""
         return self.folder / name / "pool"
 
+    def image_bytes(self) -> int:
+        """Return the size of the pool's image."""
+        return (self.pool / "image").stat().st_size
+
     def pair(self, *shipper: str, receiver: tuple[str, ...] = ()) -> tuple[Service, Service]:
         """Make the pool; return a shipper of it and a receiver that is connected."""
         pmlog.open(self.pool, size="1MiB", log_size="4MiB").close()

@@ -164,3 +164,80 @@ def test_ends_cleanly(cluster: Cluster) -> None:
         assert "Traceback" not in text
         assert "never awaited" not in text
         assert "pending" not in text
+
+
+def lap(path: Path, numbers: int = 20_000) -> int:
+    """Write so much that the log no longer holds its beginning; return the last number."""
+    with pmlog.open(path, size="1MiB", log_size="1MiB") as pool:
+        last = pool.array("last", shape=(1,), dtype="i8")
+        words = pool.dict("numbers")
+        start = int(last[0])
+        for number in range(start + 1, start + numbers + 1):
+            with pool.transaction():
+                words[number % 500] = number
+                last[0] = number
+        return int(last[0])
+
+
+def test_baseline(cluster: Cluster) -> None:
+    """Where the log no longer holds what a receiver lacks it gets blocks, then the log."""
+    last = lap(cluster.pool)
+    with pmlog.open(cluster.pool) as pool:
+        blob = pool.region("blob", "8MiB")
+        blob.write(0, bytes(range(256)) * 1024)
+    shipper = cluster.shipper()
+    receiver = cluster.receiver("one", shipper.port)
+    until(lambda: has_all(receiver, cluster.pool) and not status(receiver)["incomplete"])
+    assert 0 < status(receiver)["blocks"] < 60  # untouched blocks are not sent
+    assert last_of(cluster.replica("one")) == last
+    assert end_of(cluster.replica("one")) == end_of(cluster.pool)
+
+    # A receiver that was away for too long gets only what has changed since.
+    assert receiver.end() == 0
+    assert shipper.end() == 0
+    with LogReader(cluster.pool) as reader:
+        reader.claim("one").release()
+    last = lap(cluster.pool)
+    shipper = cluster.shipper()
+    receiver = cluster.receiver("one", shipper.port)
+    until(lambda: has_all(receiver, cluster.pool) and not status(receiver)["incomplete"])
+    assert 0 < status(receiver)["blocks"] < 10
+    assert last_of(cluster.replica("one")) == last
+
+
+def test_baseline_under_load(cluster: Cluster) -> None:
+    """A first copy that is taken while the writer goes on is consistent once it is whole."""
+    lap(cluster.pool)
+    writer = cluster.writer()
+    writer.hear()
+    shipper = cluster.shipper()
+    receiver = cluster.receiver("one", shipper.port)
+    until(lambda: status(receiver)["blocks"] and not status(receiver)["incomplete"])
+    writer.kill()
+    until(lambda: has_all(receiver, cluster.pool))
+    assert last_of(cluster.replica("one")) == last_of(cluster.pool)
+
+
+def test_broken_baseline(cluster: Cluster) -> None:
+    """A receiver that was killed in a baseline is not promotable, and finishes it later."""
+    with pmlog.open(cluster.pool, size="1MiB", log_size="1MiB") as pool:
+        blob = pool.region("blob", "96MiB")
+        chunk = bytes(range(256)) * 1024
+        for offset in range(0, 96 << 20, len(chunk)):
+            blob.write(offset, chunk)
+    last = lap(cluster.pool, 100)
+    shipper = cluster.shipper()
+    receiver = cluster.receiver("one", shipper.port)
+    until(lambda: status(receiver)["blocks"] > 16)
+    code, answer = receiver.ask("/v1/promote", "POST", {"accept_loss": True})
+    assert (code, answer["promoted"]) == (409, False)
+    assert "incomplete" in answer["reason"]
+    stored = status(receiver)["blocks"]
+    receiver.kill()
+    again = cluster.receiver("one", shipper.port)
+    assert again.ask("/v1/promote", "POST", {"accept_loss": True})[0] == 409
+    until(lambda: has_all(again, cluster.pool) and not status(again)["incomplete"])
+    total = -(-cluster.image_bytes() // 65536)
+    assert stored > 0
+    assert 0 < status(again)["blocks"] <= total - stored
+    assert last_of(cluster.replica("one")) == last
