@@ -101,6 +101,7 @@ class Replica:
                 `lsn_next` is the end of the last good one.
             MediumError: Writing failed; the replica is poisoned.
             PoolFullError: The image would grow beyond max_size.
+            PmlogError: Anything else that the engine refuses.
         """
         out = self._out
         try:

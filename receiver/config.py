@@ -57,4 +57,4 @@ def backoff_s(attempt: int) -> float:
     Returns:
         Seconds: doubling, up to `BACKOFF_MAX_S`.
     """
-    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempt, 20))
+    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * (1 << min(attempt, 20)))

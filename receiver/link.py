@@ -296,7 +296,8 @@ async def hear(socket: ClientWebSocketResponse) -> wire.FromShipper:
     """
     answer = wire.decode_from_shipper(await _text(socket))
     if isinstance(answer, wire.Refuse):
-        raise refused(answer)
+        error = refused(answer)
+        raise error
     return answer
 
 

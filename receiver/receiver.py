@@ -120,6 +120,7 @@ class Receiver:
 
         Raises:
             NotPromotableError: It is refused; nothing changed.
+            PmlogError: The promotion mark cannot be stored; nothing changed.
         """
         async with self._promoting:
             self._judge(accept_loss)

@@ -77,9 +77,11 @@ def learn(rates: Rates, codec: Codec, size: int, seconds: float) -> Rates:
     if size < COMPRESS_BYTES_MIN:
         return rates
     rate = size / max(seconds, 1e-9)
-    field = "lz4" if codec is Codec.LZ4 else "plain"
-    before: float = getattr(rates, field)
+    packed = codec is Codec.LZ4
+    before = rates.lz4 if packed else rates.plain
     mean = rate if not before else before + _WEIGHT * (rate - before)
-    slower = "lz4" if rates.lz4 <= rates.plain else "plain"
-    since = 0 if field == slower else rates.since_probe + 1
-    return replace(rates, **{field: mean, "since_probe": since})
+    is_slower = packed == (rates.lz4 <= rates.plain)
+    since = 0 if is_slower else rates.since_probe + 1
+    if packed:
+        return replace(rates, lz4=mean, since_probe=since)
+    return replace(rates, plain=mean, since_probe=since)

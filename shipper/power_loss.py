@@ -27,7 +27,7 @@ async def save(pool: SharedPool, timeout_s: float) -> dict[str, object]:
         if pool.seal_lsn is None:
             await pool.freeze()
         pool.wake_all()
-        while not _is_saved(pool) and pool.clock() - begun < timeout_s:
+        while not _is_saved(pool) and pool.clock() - begun < timeout_s:  # noqa: ASYNC110 - many states
             await asyncio.sleep(STEP_S)
         return {
             "pool": pool.path,

@@ -88,46 +88,42 @@ class Session:
 
     async def run(self) -> None:
         """Serve the receiver until either side ends the connection."""
+        farewell: wire.Refuse | None = None
         try:
             answer = self._begin()
+            if isinstance(answer, wire.Refuse):
+                farewell = answer
+            else:
+                await self._say(answer)
+                await self._serve()
         except PmlogError as error:
-            answer = wire.Refuse("unreadable", str(error))
-        await self._say(answer)
-        if isinstance(answer, wire.Refuse):
-            self._close_reader()
-            return
-        if self._baseline_bytes:
-            try:
-                await self._send_baseline()
-            except PmlogError as error:
-                await self._say(wire.Refuse("baseline", str(error)))
-                self.pool.leave(self)
-                self._close_reader()
-                return
-            except (ConnectionError, TimeoutError):
-                self.pool.leave(self)
-                self._close_reader()
-                return
-        listener = asyncio.create_task(self._listen(), name=f"listen to {self.name}")
-        sender = asyncio.create_task(self._send(), name=f"send to {self.name}")
-        try:
-            await asyncio.wait({listener, sender}, return_when=asyncio.FIRST_COMPLETED)
+            farewell = wire.Refuse("ended", str(error))
+        except (ConnectionError, TimeoutError):
+            pass  # the receiver is gone; it dials again
         finally:
-            for task in (listener, sender):
-                task.cancel()
-            results = await asyncio.gather(listener, sender, return_exceptions=True)
             self.pool.leave(self)
             self._close_reader()
-        for result in results:
-            if isinstance(result, PmlogError):
-                self._reason = self._reason or str(result)
-            elif isinstance(result, Exception) and not isinstance(
-                result, ConnectionError | TimeoutError
-            ):
-                raise result
-        if self._reason is not None:
+        if farewell is None and self._reason is not None:
+            farewell = wire.Refuse("ended", self._reason)
+        if farewell is not None:
             with contextlib.suppress(ConnectionError, TimeoutError):
-                await self._say(wire.Refuse("ended", self._reason))
+                await self._say(farewell)
+
+    async def _serve(self) -> None:
+        if self._baseline_bytes:
+            await self._send_baseline()
+        listener = asyncio.create_task(self._listen(), name=f"listen to {self.name}")
+        sender = asyncio.create_task(self._send(), name=f"send to {self.name}")
+        tasks = (listener, sender)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -241,7 +237,7 @@ class Session:
         reader = self._reader
         assert reader is not None
         epoch = reader.epoch
-        while self._reason is None:
+        while not self._is_ending():
             self._changed.clear()
             data = reader.run()
             if data is None:
@@ -249,16 +245,22 @@ class Session:
                 continue
             for piece in batcher.pieces(data):
                 await self._send_piece(epoch, piece)
-                if self._reason is not None:
+                if self._is_ending():
                     return
             if reader.epoch != epoch:
                 raise ProtocolError("the pool was promoted meanwhile")
 
+    def _is_ending(self) -> bool:
+        return self._reason is not None
+
+    def _in_flight_bytes(self) -> int:
+        return self.lsn_next - self.progress.received
+
     async def _send_piece(self, epoch: int, piece: memoryview) -> None:
-        while self.lsn_next - self.progress.received > IN_FLIGHT_BYTES_MAX and self._reason is None:
+        while not self._is_ending() and self._in_flight_bytes() > IN_FLIGHT_BYTES_MAX:
             self._changed.clear()
             await self._changed.wait()
-        if self._reason is not None:
+        if self._is_ending():
             return  # the slot may be gone, and the ring reused: `piece` must not be read
         size = len(piece)
         codec = batcher.choose(self._rates, size)
@@ -374,4 +376,12 @@ async def hear_hello(socket: web.WebSocketResponse) -> wire.Hello:
         raise ProtocolError("no hello")
     if not 0 < len(said.name.encode()) <= limits.RECEIVER_NAME_BYTES_MAX or "\0" in said.name:
         raise ProtocolError("a receiver's name that cannot be used")
+    place = said.place
+    if place is not None and not (
+        0 < place.epoch < 1 << 32
+        and LSN_FIRST <= place.lsn < 1 << 63
+        and 0 <= place.chain < 1 << 32
+        and 0 <= place.txn < 1 << 63
+    ):
+        raise ProtocolError(f"a place that cannot be: {place}")
     return said

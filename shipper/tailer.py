@@ -29,7 +29,7 @@ class Tailer:
         self._loop = asyncio.get_running_loop()
         self._lsn = 0
         self._armed = threading.Event()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tail {reader.path}", daemon=True)
         self._thread.start()
 
@@ -44,15 +44,15 @@ class Tailer:
 
     async def stop(self) -> None:
         """End the thread."""
-        self._stopped = True
+        self._stopped.set()
         self._armed.set()
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stopped.is_set():
             self._armed.wait()
             self._armed.clear()
-            while not self._stopped and not self._armed.is_set():
+            while not self._stopped.is_set() and not self._armed.is_set():
                 try:
                     more = self._reader.wait_beyond(self._lsn, _SLICE_S)
                 except PmlogError:

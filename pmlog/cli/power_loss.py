@@ -21,7 +21,7 @@ def power_loss(
 
     Exit code 0: the receivers have everything, and know it. Otherwise 1: call again to go on
     waiting. Writers stay stopped until --restored.
-    """
+    """  # noqa: DOC501 - this is the help text
     with reported():
         if restored:
             _, answer = ask(url, "/v1/power-loss", method="DELETE", timeout_s=timeout + 30)

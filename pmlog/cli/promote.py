@@ -24,7 +24,7 @@ def promote(
 
     It is refused (exit code 1) unless the primary has sealed its log and the receiver has all of
     it; --accept-loss takes what there is.
-    """
+    """  # noqa: DOC501 - this is the help text
     with reported():
         _, answer = ask(url, "/v1/promote", method="POST", body={"accept_loss": accept_loss})
     if as_json:

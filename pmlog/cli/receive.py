@@ -13,7 +13,7 @@ from pmlog.cli import reported
 from pmlog.errors import ConfigError, MediumError
 
 
-def receive(
+def receive(  # noqa: PLR0917 - options of a command
     source: Annotated[
         str, typer.Option("--from", help="Shippers, as http://HOST:PORT, separated by commas.")
     ],
@@ -42,7 +42,7 @@ def receive(
     It goes on where the copy ends, whenever a shipper can be reached.
     `pmlog promote` makes the copy a pool of its own.
     The first line on standard output says where it listens, as JSON.
-    """
+    """  # noqa: DOC501 - this is the help text
     with reported():
         from receiver.config import Config
         from receiver.run import run

@@ -27,7 +27,7 @@ def ship(
     Writers need not run, and may come and go.
     The first line on standard output says where it listens, as JSON.
     Status is at / and /v1/pools, figures for Prometheus at /metrics.
-    """
+    """  # noqa: DOC501 - this is the help text
     with reported():
         from shipper.config import Config
         from shipper.run import run

@@ -106,7 +106,7 @@ def test_logs_are_identical(cluster: Cluster) -> None:
 
 def test_writer_killed(cluster: Cluster) -> None:
     """With no writer alive the shipper drains what was committed."""
-    shipper, receiver = cluster.pair()
+    _shipper, receiver = cluster.pair()
     writer = cluster.busy_writer(receiver)
     writer.kill()
     until(lambda: has_all(receiver, cluster.pool))
