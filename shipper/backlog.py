@@ -2,10 +2,8 @@
 
 from typing import Final
 
-DELAY_BLOCK: Final = (1 << 64) - 1
-"""No transaction begins until it changes."""
-
-DELAY_NS_MAX: Final = 10_000_000
+DELAY_NS_MAX: Final = 50_000_000
+"""Never more: a shipper that is killed leaves its last word behind, and writers must not stop."""
 
 _LOW: Final = 0.25
 _HIGH: Final = 0.75
@@ -20,15 +18,13 @@ def delay_ns(backlog_bytes: int, limit_bytes: int) -> int:
         limit_bytes: What it may lack.
 
     Returns:
-        Nothing up to a quarter of the limit, from there growing with the square, and at three
-        quarters `DELAY_BLOCK`: a transaction that has begun needs room too.
+        Nothing up to a quarter of the limit, from there growing with the square up to
+        `DELAY_NS_MAX` at three quarters: a transaction that has begun needs room too.
     """
     share = backlog_bytes / limit_bytes
     if share <= _LOW:
         return 0
-    if share >= _HIGH:
-        return DELAY_BLOCK
-    return int(DELAY_NS_MAX * ((share - _LOW) / (_HIGH - _LOW)) ** 2)
+    return int(DELAY_NS_MAX * min(1.0, (share - _LOW) / (_HIGH - _LOW)) ** 2)
 
 
 def is_short(backlog_bytes: int, ring_bytes: int) -> bool:

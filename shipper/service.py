@@ -69,6 +69,7 @@ async def _beat(app: web.Application) -> None:
     while True:  # until it is cancelled, at shutdown
         await asyncio.sleep(BEAT_S)
         for pool in app[_pools].values():
+            await pool.notice_writer()
             pool.publish()
             for session in pool.sessions.values():
                 session.beat()

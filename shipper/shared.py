@@ -66,6 +66,7 @@ class SharedPool:
         self.delay_ns = 0
         self.level = Progress()
         """What was published last."""
+        self._live = _is_live(self.reader)
         self._tailer = Tailer(self.reader, self.wake_all)
         status = self.reader.status()
         for consumer in status.consumers if status is not None else ():
@@ -202,10 +203,39 @@ class SharedPool:
         else:
             await self.freeze()
 
-    async def close(self) -> None:
-        """End the thread and let go of the log; the sessions have ended."""
+    async def notice_writer(self) -> None:
+        """Follow a writer that has opened the pool for the first time under this boot.
+
+        Until then the log's end is where its chain ends, and there are no slots and no levels.
+        """
+        if self._live:
+            return
+        fresh = LogReader(self.path)
+        if not _is_live(fresh):
+            fresh.close()
+            return
+        for session in list(self.sessions.values()):
+            session.end("a writer has opened the pool")
         await self._tailer.stop()
         self.reader.close()
+        self.reader = fresh
+        self._live = True
+        self._tailer = Tailer(fresh, self.wake_all)
+
+    async def close(self) -> None:
+        """End the thread and let go of the log; the sessions have ended."""
+        self.sessions.clear()
+        self.delay_ns = 0
+        if self._live:
+            level = self.level
+            self.reader.publish(level.received, level.durable, level.applied)
+        await self._tailer.stop()
+        self.reader.close()
+
+
+def _is_live(reader: LogReader) -> bool:
+    status = reader.status()
+    return status is not None and status.live
 
 
 @dataclass(slots=True)

@@ -96,6 +96,12 @@ class Service(Process):
             with error:
                 return error.code, json.loads(error.read())
 
+    def read(self, path: str) -> bytes:
+        """Return the body of an answer."""
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as answer:  # noqa: S310
+            body: bytes = answer.read()
+        return body
+
 
 class Cluster:
     """Everything that one test has started, below one directory."""
@@ -116,10 +122,10 @@ class Cluster:
         self.processes.append(process)
         return process
 
-    def shipper(self, *arguments: str, port: int = 0) -> Service:
+    def shipper(self, *arguments: str, port: int = 0, path: Path | None = None) -> Service:
         """Start a shipper of the pool."""
         service = Service(
-            "shipper", str(self.pool), "--listen", f"127.0.0.1:{port}", *arguments,
+            "shipper", str(path or self.pool), "--listen", f"127.0.0.1:{port}", *arguments,
             errors=self._errors("shipper"),
         )  # fmt: skip
         self.processes.append(service)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pmlog
 from pmlog.log import LogReader
 from pmlog.position import Position
 from pmlog.replica import Replica
-from tests.e2e.services import Cluster, Service, shipped, status, until
+from tests.e2e.services import ROOT, Cluster, Service, shipped, status, until
 from tests.support import SMALL, faults_of
 
 RING_OFFSET = 65536
@@ -241,3 +244,76 @@ def test_broken_baseline(cluster: Cluster) -> None:
     assert stored > 0
     assert 0 < status(again)["blocks"] <= total - stored
     assert last_of(cluster.replica("one")) == last
+
+
+def test_replica_of_a_replica(cluster: Cluster) -> None:
+    """A shipper serves a replica like any pool; what is sealed there is what arrived."""
+    _, receiver = cluster.pair()
+    second = cluster.shipper(path=cluster.replica("one"))
+    far = cluster.receiver("two", second.port)
+    until(lambda: status(far)["state"] == "receiving")
+    writer = cluster.busy_writer(receiver)
+    until(lambda: status(far)["txn_durable"])
+    writer.kill()
+    until(lambda: has_all(receiver, cluster.pool) and has_all(far, cluster.pool))
+    assert last_of(cluster.replica("two")) == last_of(cluster.pool)
+
+
+def test_writer_comes_after_a_restart_of_the_host(cluster: Cluster) -> None:
+    """A shipper that was there before any writer of this boot serves it when it comes."""
+    with pmlog.open(cluster.pool, **SMALL) as pool:
+        pool.dict("words")["a"] = 1
+    (cluster.pool / "control").unlink()  # as on a host that was restarted from a backup
+    shipper = cluster.shipper()
+    receiver = cluster.receiver("one", shipper.port)
+    until(lambda: has_all(receiver, cluster.pool))
+    with pmlog.open(cluster.pool, **SMALL) as pool:
+        until(lambda: shipped(shipper)["writer_pid"])
+        until(lambda: shipped(shipper)["receivers"]["one"]["connected"])
+        with pool.transaction(level=pmlog.Level.REPLICATED, timeout=60):
+            pool.dict("words")["b"] = 2
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    """Run a command; return its exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pmlog.cli", *arguments],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_commands(cluster: Cluster) -> None:
+    """The commands say what the services answer, in words, JSON and exit codes."""
+    shipper, receiver = cluster.pair()
+    code, text = command("status", shipper.url)
+    assert (code, "epoch: 1" in text) == (0, True)
+    code, text = command("status", receiver.url, "--json")
+    assert (code, json.loads(text)["name"]) == (0, "one")
+    code, text = command("promote", receiver.url)
+    assert (code, "not sealed" in text) == (1, True)
+    code, text = command("power-loss", shipper.url)
+    assert (code, ": sealed" in text) == (0, True)
+    code, text = command("power-loss", shipper.url, "--restored")
+    assert (code, ": restored" in text) == (0, True)
+    code, text = command("power-loss", shipper.url, "--json")
+    assert (code, json.loads(text)["sealed"]) == (0, True)
+    code, text = command("promote", receiver.url)
+    assert (code, "promoted" in text) == (0, True)
+    code, text = command("status", "http://127.0.0.1:9")
+    assert (code, "is it running" in text) == (1, True)
+    for refused in (
+        ("ship", str(cluster.pool), "--listen", "0.0.0.0:0"),
+        ("receive", "--from", "http://192.0.2.1:7070", "--dir", str(cluster.folder / "x")),
+    ):
+        code, text = command(*refused)
+        assert (code, "loopback" in text) == (2, True)
+
+
+@pytest.mark.parametrize("which", ["shipper", "receiver"])
+def test_pages(cluster: Cluster, which: str) -> None:
+    """Health, figures and page are there and hold the names they should."""
+    service = cluster.pair()[which == "receiver"]
+    assert service.ask("/healthz") == (200, {"ok": True})
+    assert b"lsn_durable" in service.read("/metrics")
+    assert b"<!doctype html>" in service.read("/")

@@ -32,7 +32,7 @@ Message = wire.Message | bytes | str
 async def eventually(what: Callable[[], Any]) -> None:
     """Wait until something is true."""
     async with asyncio.timeout(30):
-        while not what():
+        while not what():  # noqa: ASYNC110 - what others do cannot set an event here
             await asyncio.sleep(0.005)
 
 
@@ -152,7 +152,11 @@ def lies(source: Source) -> dict[str, list[Message]]:
 
 def replace_stream(stream: wire.Stream, **changes: Any) -> wire.Stream:
     """Return a Stream with other fields."""
-    fields = {"lsn": stream.lsn, "epoch": stream.epoch, "identity": stream.identity} | changes
+    fields: dict[str, Any] = {
+        "lsn": stream.lsn,
+        "epoch": stream.epoch,
+        "identity": stream.identity,
+    } | changes
     return wire.Stream(**fields)
 
 
