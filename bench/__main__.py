@@ -44,7 +44,7 @@ def throughput(
         if done.returncode:
             raise SystemExit(f"bench: test_ops.py failed ({done.returncode})")
         benchmarks = json.loads(raw.read_text())["benchmarks"]
-    result: dict[str, dict[str, Any]] = {name: {} for name in operations}
+    result: dict[str, dict[str, Any]] = {name: {} for name in operations if OPERATIONS[name].method}
     for one in benchmarks:
         info = one["extra_info"]
         count = info["count"]

@@ -1,6 +1,6 @@
 """How long single operations take: p50, p99, p99.9.
 
-Peers take turns, as in test_ops.py.  In each turn every operation is timed by itself, by
+Peers take turns, as in test_ops.py, and warm up in the same way.  In each turn every operation is timed by itself, by
 `time.perf_counter_ns`; what the same loop takes around a function that does nothing is measured in
 the same turn, and its median is subtracted.  Where that leaves less than nothing, it is zero.
 """
@@ -13,7 +13,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 from typing import Any
 
 from bench.peers import PEERS, UnavailableError
@@ -52,9 +52,14 @@ def measure_turn(
 ) -> dict[str, int]:
     """One turn of one peer."""
     if isinstance(store, WorkerStore):
+        if not operation.pause_s:
+            store.run((operation.kind, count))
         return store.latency(operation, count)
     call = single_of(store, operation)
     assert call is not None
+    if not operation.pause_s:
+        for item in store.prepare(operation, workload.batch(count)):
+            call(item)
     batch = store.prepare(operation, workload.batch(count))
     gc.disable()
     try:
@@ -90,6 +95,7 @@ def measure(
                     continue  # the throughput part has named it
             result[name] = {peer: {} for peer in stores}
             for turn in range(settings["latency_turns"] + 1):
+                sleep(operation.pause_s)
                 for peer, (store, workload) in stores.items():
                     figures = measure_turn(store, operation, workload, settings["latency_samples"])
                     if turn:  # the first warms up

@@ -87,8 +87,10 @@ def ratio(
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that is Markdown and reads well as it is."""
+    """A table that is Markdown and reads well as it is; nothing, if it has no rows."""
     lines = [list(header), *map(list, rows)]
+    if len(lines) == 1:
+        return ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 
     def form(line: Sequence[str]) -> str:
@@ -107,7 +109,7 @@ def number(value: float | None) -> str:
     if value >= 1000:
         digits = len(str(int(value))) - 3
         return f"{round(value / 10**digits) * 10**digits:,}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def times(value: float) -> str:
@@ -136,7 +138,8 @@ def ratios_table(result: Result, ours: str = "pmlog") -> str:
             times(found[0]) if (found := ratio(result, operation, ours, peer)) else "–"
             for peer in peers
         ]
-        rows.append([OPERATIONS[operation].title, *cells])
+        if ours in result["throughput"][operation]:
+            rows.append([OPERATIONS[operation].title, *cells])
     return table([f"`{ours}` against", *(f"`{peer}`" for peer in peers)], rows)
 
 
@@ -200,12 +203,14 @@ def machine_text(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     changed = " with uncommitted changes" if source["changed"] else ""
     virtual = "virtual machine, " if facts["hypervisor"] else ""
+    guided = "" if facts["python_build"]["profile_guided"] else ", built without profile guidance"
     memory = round(facts["memory_bytes"] / 2**30)
     lines = [
         f"- Taken {result['taken']}, pmlog at commit `{source['commit'][:12]}`{changed}.",
         f"- {virtual}{facts['cores']} cores, {facts['cpu']}, {memory} GiB, {facts['kernel']}; "
         f"stores on {facts['file_system']}; cache lines flushed by {facts['cache_flush'][0]}.",
         f"- {versions}; {facts['compiler']}.",
+        f"- The interpreter: {facts['python_build']['compiler']}{guided}.",
         f"- {settings['turns']} turns of {settings['rounds']} rounds; latency of "
         f"{settings['latency_samples']:,} operations a turn.",
         f"- Meanwhile other work on the machine took {load['others_cores']:.2f} cores, and its host "
@@ -226,7 +231,7 @@ BLOCKS: dict[str, Callable[[Result], str]] = {
 
 def text(result: Result) -> str:
     """Everything, for the terminal."""
-    return "\n\n".join(BLOCKS[name](result) for name in BLOCKS)
+    return "\n\n".join(filter(None, (block(result) for block in BLOCKS.values())))
 
 
 # ---- files -------------------------------------------------------------------------------------

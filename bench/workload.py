@@ -28,22 +28,29 @@ GROWING_BATCH = 5_000
 class Operation:
     name: str
     method: str
-    """Of the peer: takes a batch."""
+    """Of the peer: takes a batch; empty: latency only."""
     single: str
     """Of the peer: gives a callable that does one item of a batch; empty: it has none."""
     title: str
     items: int = 1
     """That one entry of a batch holds."""
+    pause_s: float = 0.0
+    """Idle time before a turn; then the turn has no warm-up."""
+
+    @property
+    def kind(self) -> str:
+        """What is done, whenever."""
+        return self.name.partition("@")[0]
 
     @property
     def needs_entries(self) -> bool:
         """Whether there are keys before it begins."""
-        return self.name.startswith(("dict.", "transaction.")) and not self.grows
+        return self.kind.startswith(("dict.", "transaction.")) and not self.grows
 
     @property
     def grows(self) -> bool:
         """Whether stores are larger after it."""
-        return self.name in {"dict.insert", "deque.append"}
+        return self.kind in {"dict.insert", "deque.append"}
 
 
 OPERATIONS = {
@@ -61,6 +68,9 @@ OPERATIONS = {
         Operation("dict.get_many", "dict_get_many", "", "get of 1,000 keys at once, an item", BULK),
         Operation("deque.append", "deque_append", "", "append"),
         Operation("deque.popleft", "deque_popleft", "", "pop at the other end"),
+        Operation(
+            "dict.set@pause", "", "dict_set_one", "set an existing key, after a pause", pause_s=1.5
+        ),
     )
 }  # fmt: skip
 
@@ -88,7 +98,7 @@ class Workload:
         first, self._done = self._done, self._done + count
         numbers = range(first, first + count)
         values, order = self.values, self.order
-        match self.operation.name:
+        match self.operation.kind:
             case "region.write":
                 return [
                     (number * SLOT_STEP % SLOTS * VALUE_BYTES, values[number % VALUES])

@@ -21,6 +21,7 @@ __all__ = [
     "STATUS_ERRORS",
     "STR_WORDS",
     "Scratch",
+    "answer",
     "failure",
     "ffi",
     "lib",
@@ -76,8 +77,8 @@ STATUS_ERRORS: Final[dict[int, type[errors.PmlogError]]] = {
     lib.PML_E_AGAIN: errors.InvariantViolationError,
 }
 
-# What `settle` hands back: each caller knows what these mean for it.
-_ANSWERS: Final = frozenset({E_MISSING, E_BUFFER, E_STALE, E_AGAIN, E_TIMEOUT})
+# What `answer` hands back: its callers know what these mean for them.
+_ANSWERS: Final = frozenset({E_MISSING, E_BUFFER, E_STALE, E_AGAIN})
 
 
 def failure(status: int, path: str, label: str = "") -> errors.PmlogError:
@@ -133,7 +134,7 @@ class Subject(Protocol):
         ...
 
 
-def settle(status: int, subject: Subject, call: Callable[..., int], *arguments: object) -> int:
+def answer(status: int, subject: Subject, call: Callable[..., int], *arguments: object) -> int:
     """Wait out another thread's transaction; raise for what is an error.
 
     The engine waits in slices, so that signals are seen between them.
@@ -145,7 +146,7 @@ def settle(status: int, subject: Subject, call: Callable[..., int], *arguments: 
         arguments: Its arguments.
 
     Returns:
-        What the call answered in the end: ≥ 0, or one of the statuses that callers understand.
+        What the call answered in the end: ≥ 0, or E_MISSING, E_BUFFER, E_STALE, E_AGAIN.
 
     Raises:
         PmlogError: The call failed; the class says how.
@@ -157,6 +158,28 @@ def settle(status: int, subject: Subject, call: Callable[..., int], *arguments: 
     if status >= 0 or status in _ANSWERS:
         return status
     raise subject.failure(status)
+
+
+def settle(status: int, subject: Subject, call: Callable[..., int], *arguments: object) -> int:
+    """Do as `answer`, for calls to which there is no answer but success.
+
+    Args:
+        status: What the call answered.
+        subject: What it was about.
+        call: The function of the engine, to be called again.
+        arguments: Its arguments.
+
+    Returns:
+        What the call answered in the end, ≥ 0.
+
+    Raises:
+        PmlogError: The call failed; the class says how.
+    """
+    if status < 0:
+        status = answer(status, subject, call, *arguments)
+        if status < 0:
+            raise subject.failure(status)
+    return status
 
 
 # ---- words ---------------------------------------------------------------------------------------

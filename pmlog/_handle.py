@@ -195,7 +195,7 @@ class Core:
 
     def _forget(self) -> None:
         for handle in self.handles.values():
-            handle.view = None
+            handle.unmap()
             handle.objects.clear()
         self.handles.clear()
         self.events.clear()
@@ -280,7 +280,18 @@ class Handle:
         name: Its name in the pool.
     """
 
-    __slots__ = ("c", "core", "dropped", "edits", "kind", "name", "objects", "version", "view")
+    __slots__ = (
+        "c",
+        "core",
+        "dropped",
+        "edits",
+        "kind",
+        "name",
+        "objects",
+        "target",
+        "version",
+        "view",
+    )
 
     def __init__(self, core: Core, container: Any, kind: str, name: str) -> None:
         core.containers.append(container)
@@ -294,6 +305,8 @@ class Handle:
         """Of items that were replaced in place."""
         self.view: Any = None
         """Of the container's bytes, where it has such; None: to be made, if that is allowed."""
+        self.target: Any = None
+        """The same, for writing."""
         self.dropped = False
         self.objects: list[tuple[Any, Any]] = []
         """What users hold: (`type=`, container)."""
@@ -317,10 +330,14 @@ class Handle:
     def drop(self) -> None:
         """Note that the container is gone: dropped, or never made."""
         self.dropped = True
-        self.view = None
+        self.unmap()
         self.version += 1
         if self.core.handles.get(self.name) is self:
             del self.core.handles[self.name]
+
+    def unmap(self) -> None:
+        """Forget the views of the container's bytes: whoever wants one has to ask anew."""
+        self.view = self.target = None
 
     def exists(self) -> bool:
         """Ask the engine whether there is a container of this name and type.

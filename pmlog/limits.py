@@ -24,6 +24,9 @@ ARRAY_BYTES_MAX: Final = 1 << 46
 LOCK_TIMEOUT_S: Final = 60.0
 """How long a call waits for another thread's transaction."""
 
+OPEN_TIMEOUT_S: Final = 5.0
+"""How long a reader's open waits for a writer that recovers the pool."""
+
 SCRATCH_BYTES: Final = 4 * KIB
 """Values up to this size are read by one call into the engine."""
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pmlog import limits, marks
-from pmlog._engine import E_MISSING, E_TIMEOUT, failure, ffi, lib, settle
+from pmlog._engine import E_BUSY, E_MISSING, E_TIMEOUT, answer, failure, ffi, lib, settle
 from pmlog._handle import Core, Handle
 from pmlog.containers.bytes_view import locate, read_descr
 from pmlog.containers.deque import PoolDeque
@@ -162,7 +162,11 @@ def open_options(path: str, options: Any, medium: Medium) -> "Pool":
         detach = attachment.close
     out = ffi.new("struct pml_pool **")
     try:
+        deadline = time.monotonic() + limits.OPEN_TIMEOUT_S
         status = lib.pml_open(os.fsencode(path), options, out)
+        while status == E_BUSY and time.monotonic() < deadline:  # its writer recovers it just now
+            time.sleep(limits.WAIT_SLICE_S)
+            status = lib.pml_open(os.fsencode(path), options, out)
         if status == lib.PML_E_ARGUMENT:
             detail = ffi.string(lib.pml_error().text).decode(errors="replace")
             raise ConfigError(f"{path}: {detail}", path=path)
@@ -344,7 +348,7 @@ class Pool:
         data = self._name(name)
         arguments = (core.pool, data, len(data))
         status = lib.pml_container_drop(*arguments)
-        if status and settle(status, core, lib.pml_container_drop, *arguments) == E_MISSING:
+        if status and answer(status, core, lib.pml_container_drop, *arguments) == E_MISSING:
             raise self._not_found(name)
         handle = core.handles.get(name)
         if handle is not None:
@@ -602,9 +606,10 @@ class Pool:
         if status:
             probe = Handle.__new__(Handle)
             probe.core, probe.kind, probe.name = core, kind, name
-            if settle(status, probe, call, *arguments) == E_MISSING:
+            if answer(status, probe, call, *arguments) == E_MISSING:
                 raise self._not_found(name)
-        handle = core.handles[name] = Handle(core, out[0], kind, name)
+        # Another thread may have been first: all share one handle.
+        handle = core.handles.setdefault(name, Handle(core, out[0], kind, name))
         if core.owner == get_ident():
             core.events.append((handle, False))
         return handle
@@ -613,12 +618,12 @@ class Pool:
         self, handle: Handle, kind: str, make: Callable[..., _Container], type: Any = None
     ) -> _Container:
         self._must_be(handle, kind)
-        for other, container in handle.objects:
-            if other is type or other == type:
-                return container  # type: ignore[no-any-return]  # of its kind, by _must_be
-        made = make(handle) if type is None else make(handle, type)
-        handle.objects.append((type, made))
-        return made
+        while True:  # ends: what was appended is found, or what another thread appended before it
+            for other, container in handle.objects:
+                if other is type or other == type:
+                    return container  # type: ignore[no-any-return]  # of its kind, by _must_be
+            made = make(handle) if type is None else make(handle, type)
+            handle.objects.append((type, made))
 
     def _must_be(self, handle: Handle, kind: str) -> None:
         if handle.kind != kind:

@@ -158,7 +158,11 @@ class Session:
         if answer is wire.Answer.BASELINE:
             return self._begin_baseline(reader, epoch)
         self.lsn_next = reader.position.lsn
-        self._claim(reader)
+        try:
+            self._claim(reader)
+        except GapError:
+            # Below the checkpoint only a slot that was there before keeps the log.
+            return self._begin_baseline(reader, epoch)
         pool.join(self, self.lsn_next)
         return wire.Stream(self.lsn_next, epoch, reader.identity())
 

@@ -30,16 +30,16 @@ class Store:
 
     def check(self, operation: Operation, batch: Any) -> None:
         """Make sure that the last batch was done. Raises AssertionError."""
-        if operation.name == "region.write":
+        if operation.kind == "region.write":
             # Later writes of a batch may be to the same place.
             for offset, data in dict(batch).items():
                 assert self.region_read(offset, len(data)) == data
-        elif operation.name in {"dict.set", "dict.insert", "transaction.set"}:
+        elif operation.kind in {"dict.set", "dict.insert", "transaction.set"}:
             assert self.dict_read(key for key, _ in batch) == [value for _, value in batch]
-        elif operation.name == "dict.update":
+        elif operation.kind == "dict.update":
             for entries in batch:
                 assert self.dict_read(entries) == list(entries.values())
-        elif operation.name == "deque.append":
+        elif operation.kind == "deque.append":
             assert self.deque_read(len(batch)) == batch
 
     def region_read(self, offset: int, size: int) -> bytes:

@@ -22,7 +22,7 @@ class BuiltinStore(Store):
         self.dict.clear()
 
     def prepare(self, operation: Operation, batch: Any) -> Any:
-        if operation.name == "deque.popleft":
+        if operation.kind == "deque.popleft":
             self.deque.extend(batch)
         return batch
 

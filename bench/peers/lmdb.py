@@ -34,7 +34,7 @@ class LmdbStore(Store):
         self.env = lmdb.open(str(folder), map_size=MAP_BYTES, sync=sync, metasync=sync)
         self.next = 0
         with self.env.begin(write=True) as txn:
-            if operation.name == "region.write":
+            if operation.kind == "region.write":
                 for slot in range(SLOTS):
                     txn.put(_number.pack(slot * VALUE_BYTES), bytes(VALUE_BYTES))
             for key, value in workload.fill().items():
@@ -44,9 +44,9 @@ class LmdbStore(Store):
         self.env.close()
 
     def prepare(self, operation: Operation, batch: Any) -> Any:
-        if operation.name == "region.write":
+        if operation.kind == "region.write":
             return [(_number.pack(offset), data) for offset, data in batch]
-        if operation.name == "deque.popleft":
+        if operation.kind == "deque.popleft":
             with self.env.begin(write=True) as txn:
                 for number, value in enumerate(batch, self.next):
                     txn.put(_number.pack(number), value, append=True)
@@ -118,7 +118,7 @@ class LmdbStore(Store):
                 cursor.delete()
 
     def check(self, operation: Operation, batch: Any) -> None:
-        if operation.name == "region.write":
+        if operation.kind == "region.write":
             # Here the offsets are keys.
             assert self.dict_read(dict(batch)) == list(dict(batch).values())
         else:
@@ -141,7 +141,7 @@ class Lmdb(Peer):
         return True
 
     def batch_size(self, operation: Operation) -> int:
-        return 20_000 if operation.items > 1 or operation.name == "dict.get" else 8_000
+        return 20_000 if operation.items > 1 or operation.kind == "dict.get" else 8_000
 
     def open(self, folder: Path, operation: Operation, workload: Workload) -> Store:
         if lmdb is None:

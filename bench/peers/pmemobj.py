@@ -21,7 +21,7 @@ class Pmemobj(Peer):
         self.forced = forced
 
     def can(self, operation: Operation) -> bool:
-        return operation.name == "region.write"
+        return operation.kind == "region.write"
 
     def batch_size(self, operation: Operation) -> int:
         return 20_000

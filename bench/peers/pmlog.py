@@ -29,7 +29,7 @@ class PmlogStore(Store):
         self.pool.close()
 
     def prepare(self, operation: Operation, batch: Any) -> Any:
-        if operation.name == "deque.popleft":
+        if operation.kind == "deque.popleft":
             self.deque.extend(batch)
         return batch
 

@@ -38,7 +38,7 @@ class SqliteStore(Store):
         # AUTOINCREMENT: an id must not come back once the queue has been empty.
         db.execute("CREATE TABLE item (id INTEGER PRIMARY KEY AUTOINCREMENT, value BLOB)")
         db.execute("BEGIN")
-        if operation.name == "region.write":
+        if operation.kind == "region.write":
             empty = bytes(VALUE_BYTES)
             db.executemany(
                 "INSERT INTO slot VALUES (?, ?)",
@@ -51,7 +51,7 @@ class SqliteStore(Store):
         self.db.close()
 
     def prepare(self, operation: Operation, batch: Any) -> Any:
-        if operation.name == "deque.popleft":
+        if operation.kind == "deque.popleft":
             self.db.execute("BEGIN")
             self.db.executemany(_APPEND, [(value,) for value in batch])
             self.db.execute("COMMIT")

@@ -96,9 +96,9 @@ class WorkerStore(Store):
             raise RuntimeError(f"{self._process.args!r} ended with {status}")
 
     def prepare(self, operation: Operation, batch: Any) -> tuple[str, int]:
-        if operation.name == "deque.popleft":
+        if operation.kind == "deque.popleft":
             self._ask("run", "deque.append", len(batch))
-        return operation.name, len(batch)
+        return operation.kind, len(batch)
 
     def run(self, batch: tuple[str, int]) -> None:
         name, count = batch
@@ -109,7 +109,7 @@ class WorkerStore(Store):
 
     def latency(self, operation: Operation, count: int) -> dict[str, int]:
         """Percentiles of single operations in ns, as the process measures them."""
-        p50, p99, p999, timer = self._ask("latency", operation.name, count)
+        p50, p99, p999, timer = self._ask("latency", operation.kind, count)
         return {"p50": p50, "p99": p99, "p99.9": p999, "timer": timer}
 
     def check(self, operation: Operation, batch: Any) -> None:

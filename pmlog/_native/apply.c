@@ -224,7 +224,7 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     uint64_t image_bytes = pool->mark.image_bytes;
     while (chain.lsn < target) {
         const struct pml_record *record;
-        int end = pml_log_peek(pool->ring, pool->ring_bytes, &chain, &record);
+        int end = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &chain, &record);
         if (end >= 0)
             return pml_poison(pool, pml_fail_corrupt("log", chain.lsn, chain.lsn % pool->ring_bytes,
                                                      target, chain.lsn,
@@ -260,7 +260,7 @@ int pml_checkpoint(struct pml_pool *pool) {
     st = pml_sync(pool);
     if (st != PML_OK) return st;
     pthread_mutex_lock(&pool->checkpoint_mutex);
-    st = pool->closed ? pml_fail(PML_E_CLOSED, "the pool is closed")
+    st = pool->closed || pool->ended ? pml_fail(PML_E_CLOSED, "the pool is closed")
                       : pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), false);
     pthread_mutex_unlock(&pool->checkpoint_mutex);
     return st;
@@ -335,6 +335,7 @@ static void *checkpointer(void *argument) {
         uint64_t tail = atomic_load(&pool->lsn_durable), mark = pool->mark.lsn_checkpoint;
         if (pool->checkpoint_asked || (tail > mark && tail == tail_before)) {
             pool->checkpoint_asked = false;
+            atomic_store(&pool->checkpoint_at, UINT64_MAX); /* no commit needs to wake us now */
             if (pml_checkpoint_locked(pool, tail, false) != PML_OK) break;
             atomic_store(&pool->checkpoint_at, tail + pool->ring_bytes / 4);
             released = false;
@@ -368,13 +369,11 @@ static void *checkpointer(void *argument) {
 }
 
 /* Wakes the thread when the log has grown enough, or when it slept because there was nothing to do. */
-void pml_checkpoint_nudge(struct pml_pool *pool) {
-    if (PML_LIKELY(pool->lsn_tail <=
-                   atomic_load_explicit(&pool->checkpoint_at, memory_order_relaxed)))
-        return;
+void pml_checkpoint_nudge(struct pml_pool *pool, uint64_t durable) {
+    if (PML_LIKELY(durable <= atomic_load(&pool->checkpoint_at))) return;
     uint64_t checkpoint = atomic_load(&pool->lsn_checkpoint), step = pool->ring_bytes / 4;
     pthread_mutex_lock(&pool->checkpoint_mutex);
-    bool far = pool->lsn_tail - checkpoint > step;
+    bool far = durable > checkpoint + step;
     pool->checkpoint_asked = pool->checkpoint_asked || far;
     atomic_store(&pool->checkpoint_at, far ? UINT64_MAX : checkpoint + step);
     pthread_cond_signal(&pool->checkpoint_wake);

@@ -39,13 +39,13 @@ static int find(struct pml_pool *pool, const char *name, size_t bytes, uint64_t 
     if (st == PML_OK)
         st = pml_dict_find(pool, pml_heap(pool)->catalog, name, name_word(bytes), entry);
     if (st != PML_OK) return st;
-    struct pml_dict_entry *e;
+    struct pml_dict_entry e;
     st = pml_dict_entry_at(pool, *entry, &e);
     if (st != PML_OK) return st;
-    if (PML_VALUE_BYTES(e->value) != sizeof *value)
-        return pml_fail_corrupt("image", 0, *entry, sizeof *value, PML_VALUE_BYTES(e->value),
+    if (PML_VALUE_BYTES(e.value) != sizeof *value)
+        return pml_fail_corrupt("image", 0, *entry, sizeof *value, PML_VALUE_BYTES(e.value),
                                 "an entry of the catalog is damaged");
-    memcpy(value, (const char *)(e + 1) + ((PML_VALUE_BYTES(e->key) + 7) & ~7ull), sizeof *value);
+    memcpy(value, pml_entry_value(pool, *entry, &e), sizeof *value);
     return PML_OK;
 }
 
@@ -54,8 +54,11 @@ int pml_container_resolve(struct pml_container *c) {
     if (PML_LIKELY(c->catalog_generation == pool->catalog_generation)) return PML_OK;
     if (c == pool->catalog) {
         int st = pml_reach(pool, PML_HEAP_AT, sizeof(struct pml_heap));
-        if (st == PML_OK) c->root = pml_heap(pool)->catalog;
-        return st;
+        if (st != PML_OK) return st;
+        c->root = pml_heap(pool)->catalog;
+        c->changes++;
+        c->catalog_generation = pool->catalog_generation;
+        return PML_OK;
     }
     struct pml_catalog_value value;
     uint64_t entry;
@@ -69,8 +72,9 @@ int pml_container_resolve(struct pml_container *c) {
     if (root->type != c->type)
         return pml_fail_corrupt("image", 0, value.root, c->type, root->type,
                                 "the root of \"%s\" is of another type", c->name);
-    /* A reader's refresh may have changed anything; a cursor has to find its place again. */
-    if (c->root != value.root || pool->read_only) c->changes++;
+    /* Dropped and made again it may stand at the same place, and a reader's refresh may have changed
+     * anything: a cursor has to find its place again. */
+    c->changes++;
     c->root = value.root;
     c->catalog_generation = pool->catalog_generation;
     return PML_OK;

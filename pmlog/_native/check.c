@@ -73,7 +73,7 @@ static void check_pages(struct pml_walk *w) {
 /* Tiles [first, top); collects the used blocks.  False: the rest makes no sense. */
 static bool walk_heap(struct pml_walk *w, uint64_t *free_blocks) {
     struct pml_pool *pool = w->pool;
-    const struct pml_heap *heap = pml_heap(pool);
+    const struct pml_heap *heap = &w->heap;
     uint64_t used_bytes = 0, used_blocks = 0;
     bool before_free = false;
     *free_blocks = 0;
@@ -112,7 +112,7 @@ static bool walk_heap(struct pml_walk *w, uint64_t *free_blocks) {
 
 static void check_bins(struct pml_walk *w, uint64_t free_blocks) {
     struct pml_pool *pool = w->pool;
-    const struct pml_heap *heap = pml_heap(pool);
+    const struct pml_heap *heap = &w->heap;
     uint64_t linked = 0;
     for (uint32_t bin = 0; bin < PML_BINS; bin++) {
         bool mapped = (heap->bin_map[bin / 64] >> (bin % 64)) & 1;
@@ -139,7 +139,7 @@ static void check_bins(struct pml_walk *w, uint64_t free_blocks) {
 
 static void check_zeros(struct pml_walk *w) {
     struct pml_pool *pool = w->pool;
-    for (uint64_t at = (pml_heap(pool)->zero_from + 7) & ~7ull; at < pool->image_bytes; at += 8) {
+    for (uint64_t at = (w->heap.zero_from + 7) & ~7ull; at < pool->image_bytes; at += 8) {
         uint64_t word;
         /* Pages without a checksum were never written, and have been compared with zeros. */
         uint64_t page = at / PML_PAGE;
@@ -176,36 +176,35 @@ static void walk_container(struct pml_walk *w, uint64_t root, uint32_t type, con
 
 static void walk_catalog(struct pml_walk *w) {
     struct pml_pool *pool = w->pool;
-    uint64_t root = pml_heap(pool)->catalog;
+    uint64_t root = w->heap.catalog;
     size_t before = w->count;
     pml_dict_walk(w, root, "catalog");
     if (w->count != before) return; /* do not follow what is known to be broken */
     const struct pml_dict_root *r = pml_ptr(pool, root);
     uint64_t left = r->count;
     for (uint64_t at = r->first; at && left; left--) {
-        struct pml_dict_entry *e;
+        struct pml_dict_entry e;
         if (pml_dict_entry_at(pool, at, &e) != PML_OK) return;
         char name[PML_NAME_MAX + 1] = {0};
         struct pml_catalog_value value = {0};
-        memcpy(name, e + 1, pml_min64(PML_VALUE_BYTES(e->key), PML_NAME_MAX));
-        if (PML_VALUE_BYTES(e->value) == sizeof value)
-            memcpy(&value, (const char *)(e + 1) + ((PML_VALUE_BYTES(e->key) + 7) & ~7ull),
-                   sizeof value);
+        memcpy(name, pml_entry_key(pool, at), pml_min64(PML_VALUE_BYTES(e.key), PML_NAME_MAX));
+        if (PML_VALUE_BYTES(e.value) == sizeof value)
+            memcpy(&value, pml_entry_value(pool, at, &e), sizeof value);
         const struct pml_root *found = pml_ptr(pool, value.root);
         if (pml_reach(pool, value.root, sizeof *found) != PML_OK || found->type != value.type)
             pml_fault_add(w, PML_FAULT_STRUCTURE, "image", value.root, value.type, 0,
                           "the root of \"%s\" is not of its type", name);
         else
             walk_container(w, value.root, value.type, name);
-        at = e->next;
+        at = e.next;
     }
 }
 
 static void walk_garbage(struct pml_walk *w) {
     struct pml_pool *pool = w->pool;
-    uint64_t left = pml_heap(pool)->used_blocks;
+    uint64_t left = w->heap.used_blocks;
     w->garbage = true;
-    for (uint64_t at = pml_heap(pool)->garbage; at;) {
+    for (uint64_t at = w->heap.garbage; at;) {
         const struct pml_root *root = pml_ptr(pool, at);
         if (!left-- || pml_reach(pool, at, sizeof *root) != PML_OK) {
             pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, 0, 0, "the list of dropped containers is broken");
@@ -235,7 +234,8 @@ static int walk_all(struct pml_walk *w) {
     w->unreached = calloc(pool->image_bytes / 16 / 64 + 1, 8);
     if (!w->unreached) return pml_fail(PML_E_MEMORY, "no memory for the checker's bitmap");
     if (pool->read_only && !pool->has_pmemobj) check_pages(w);
-    const struct pml_heap *heap = pml_heap(pool);
+    const struct pml_heap *heap = &w->heap;
+    memcpy(&w->heap, pml_heap(pool), sizeof w->heap); /* beside a writer it may change under us */
     uint64_t free_blocks;
     if (heap->magic != PML_MAGIC_HEAP || heap->end != pool->image_bytes || heap->top > heap->end ||
         heap->top < PML_HEAP_FIRST || heap->zero_from < heap->top || heap->zero_from > heap->end)

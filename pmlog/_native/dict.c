@@ -38,17 +38,16 @@ static int root_at(struct pml_pool *pool, uint64_t root, struct pml_dict_root **
     return st;
 }
 
-/* The entry with all its bytes in reach. */
-int pml_dict_entry_at(struct pml_pool *pool, uint64_t at, struct pml_dict_entry **out) {
-    int st = pml_reach(pool, at, sizeof(struct pml_dict_entry));
+/* A copy of the entry's header, whose lengths are checked, with all its bytes in reach: beside a
+ * writer the words may be others when they are read again. */
+int pml_dict_entry_at(struct pml_pool *pool, uint64_t at, struct pml_dict_entry *e) {
+    int st = pml_reach(pool, at, sizeof *e);
     if (PML_UNLIKELY(st != PML_OK)) return st;
-    struct pml_dict_entry *e = pml_ptr(pool, at);
+    memcpy(e, pml_ptr(pool, at), sizeof *e);
     uint64_t key = PML_VALUE_BYTES(e->key), value = PML_VALUE_BYTES(e->value);
-    uint64_t size = sizeof *e + padded(key) + value;
-    if (PML_UNLIKELY(key > PML_KEY_MAX || size > PML_MAX_IMAGE))
+    if (PML_UNLIKELY(key > PML_KEY_MAX || value > PML_MAX_IMAGE))
         return pml_fail_corrupt("image", 0, at, PML_KEY_MAX, key, "a dict entry is damaged");
-    *out = e;
-    return pml_reach(pool, at, size);
+    return pml_reach(pool, at, sizeof *e + padded(key) + value);
 }
 
 static char *key_of(struct pml_dict_entry *e) { return (char *)(e + 1); }
@@ -86,25 +85,27 @@ static int bucket_at(struct pml_pool *pool, uint64_t at, struct pml_bucket **out
     return st;
 }
 
+/* *e: a copy of the entry's header. */
 static int find_hashed(struct pml_pool *pool, uint64_t root, const char *key, uint64_t word,
-                       uint64_t hash, uint64_t *entry) {
+                       uint64_t hash, uint64_t *entry, struct pml_dict_entry *e) {
     struct pml_dict_root *r;
     int st = root_at(pool, root, &r);
     if (PML_UNLIKELY(st != PML_OK)) return st;
-    if (!r->buckets) return PML_E_MISSING;
-    uint64_t at = bucket_offset(r, bucket_number(hash, r->buckets)), tag = PML_SLOT_TAG(hash);
+    uint64_t buckets = __atomic_load_n(&r->buckets, __ATOMIC_RELAXED);
+    if (!buckets) return PML_E_MISSING;
+    uint64_t at = bucket_offset(r, bucket_number(hash, buckets)), tag = PML_SLOT_TAG(hash);
     for (uint32_t n = 0; at && n < CHAIN_MAX; n++) {
         struct pml_bucket *bucket;
         st = bucket_at(pool, at, &bucket);
         if (PML_UNLIKELY(st != PML_OK)) return st;
         for (int i = 0; i < PML_BUCKET_SLOTS; i++) {
-            uint64_t slot = bucket->slots[i];
+            uint64_t slot = __atomic_load_n(&bucket->slots[i], __ATOMIC_RELAXED);
             if (!slot || PML_SLOT_TAG(slot) != tag) continue;
-            struct pml_dict_entry *e;
-            st = pml_dict_entry_at(pool, PML_SLOT_OFFSET(slot), &e);
+            uint64_t offset = PML_SLOT_OFFSET(slot);
+            st = pml_dict_entry_at(pool, offset, e);
             if (PML_UNLIKELY(st != PML_OK)) return st;
             if (e->hash == hash && e->key == word &&
-                !memcmp(key_of(e), key, PML_VALUE_BYTES(word))) {
+                !memcmp(pml_entry_key(pool, offset), key, PML_VALUE_BYTES(word))) {
                 *entry = PML_SLOT_OFFSET(slot);
                 return PML_OK;
             }
@@ -116,7 +117,13 @@ static int find_hashed(struct pml_pool *pool, uint64_t root, const char *key, ui
 
 int pml_dict_find(struct pml_pool *pool, uint64_t root, const char *key, uint64_t key_word,
                   uint64_t *entry) {
-    return find_hashed(pool, root, key, key_word, hash_of(pool, key, key_word), entry);
+    struct pml_dict_entry e;
+    return find_hashed(pool, root, key, key_word, hash_of(pool, key, key_word), entry, &e);
+}
+
+static int find(struct pml_container *c, const char *key, uint64_t word, uint64_t *entry,
+                struct pml_dict_entry *e) {
+    return find_hashed(c->pool, c->root, key, word, hash_of(c->pool, key, word), entry, e);
 }
 
 /* ---- buckets ---- */
@@ -349,8 +356,9 @@ int pml_dict_put(struct pml_container *c, const char *key, uint64_t key_word, co
                  uint64_t value_word) {
     int st = check_words(key_word);
     if (st != PML_OK) return st;
+    struct pml_dict_entry e;
     uint64_t entry, hash = hash_of(c->pool, key, key_word);
-    st = find_hashed(c->pool, c->root, key, key_word, hash, &entry);
+    st = find_hashed(c->pool, c->root, key, key_word, hash, &entry, &e);
     if (st == PML_OK) return replace(c, entry, value, value_word);
     return st == PML_E_MISSING ? insert(c, hash, key, key_word, value, value_word) : st;
 }
@@ -402,11 +410,11 @@ int pml_dict_free_some(struct pml_pool *pool, uint64_t root, uint32_t *left) {
     int st = root_at(pool, root, &r);
     if (st == PML_OK) st = pml_note(pool, ROOT_FIELD(root, count), 32);
     while (st == PML_OK && *left && r->first) {
-        struct pml_dict_entry *e;
+        struct pml_dict_entry e;
         st = pml_dict_entry_at(pool, r->first, &e);
         if (st == PML_OK) st = pml_tx_defer_free(pool, r->first);
         if (st != PML_OK) return st;
-        r->first = e->next;
+        r->first = e.next;
         --*left;
     }
     uint32_t looks = *left * 8;
@@ -460,17 +468,19 @@ static int64_t count_body(struct pml_container *c) {
 
 int64_t pml_dict_count(struct pml_container *c) { PML_VIEW(c, count_body(c)); }
 
-static int64_t copy_value(struct pml_dict_entry *e, char *buffer, size_t capacity) {
+static int64_t copy_value(struct pml_pool *pool, uint64_t at, const struct pml_dict_entry *e,
+                          char *buffer, size_t capacity) {
     uint64_t bytes = PML_VALUE_BYTES(e->value);
-    if (PML_LIKELY(bytes <= capacity)) memcpy(buffer, value_of(e), bytes);
+    if (PML_LIKELY(bytes <= capacity)) memcpy(buffer, pml_entry_value(pool, at, e), bytes);
     return (int64_t)e->value;
 }
 
 static int64_t get_body(struct pml_container *c, const char *key, uint64_t word, char *buffer,
                         size_t capacity) {
     uint64_t entry;
-    int st = pml_dict_find(c->pool, c->root, key, word, &entry);
-    return st == PML_OK ? copy_value(pml_ptr(c->pool, entry), buffer, capacity) : st;
+    struct pml_dict_entry e;
+    int st = find(c, key, word, &entry, &e);
+    return st == PML_OK ? copy_value(c->pool, entry, &e, buffer, capacity) : st;
 }
 
 int64_t pml_dict_get(struct pml_container *c, const char *key, uint64_t key_word, char *buffer,
@@ -501,10 +511,10 @@ int pml_dict_set(struct pml_container *c, const char *key, uint64_t key_word, co
 static int64_t take(struct pml_container *c, const char *key, uint64_t word, char *buffer,
                     size_t capacity, bool whole) {
     uint64_t entry;
-    int st = pml_dict_find(c->pool, c->root, key, word, &entry);
+    struct pml_dict_entry e;
+    int st = find(c, key, word, &entry, &e);
     if (st != PML_OK) return st;
-    struct pml_dict_entry *e = pml_ptr(c->pool, entry);
-    int64_t value = whole ? copy_value(e, buffer, capacity) : (int64_t)e->value;
+    int64_t value = whole ? copy_value(c->pool, entry, &e, buffer, capacity) : (int64_t)e.value;
     if (whole && PML_VALUE_BYTES((uint64_t)value) > capacity) return value;
     st = pml_dict_remove(c, entry);
     return st == PML_OK ? value : st;
@@ -557,17 +567,17 @@ static int64_t many_body(struct pml_container *c, size_t count, const char *keys
     size_t used = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t entry;
-        int st = pml_dict_find(c->pool, c->root, keys, key_words[i], &entry);
+        struct pml_dict_entry e;
+        int st = find(c, keys, key_words[i], &entry, &e);
         keys += PML_VALUE_BYTES(key_words[i]);
         value_words[i] = PML_MISSING_WORD;
         if (st == PML_E_MISSING) continue;
         if (st != PML_OK) return st;
-        struct pml_dict_entry *e = pml_ptr(c->pool, entry);
-        uint64_t bytes = PML_VALUE_BYTES(e->value);
+        uint64_t bytes = PML_VALUE_BYTES(e.value);
         if (bytes > capacity - used) return PML_E_BUFFER;
-        memcpy(buffer + used, value_of(e), bytes);
+        memcpy(buffer + used, pml_entry_value(c->pool, entry, &e), bytes);
         used += bytes;
-        value_words[i] = e->value;
+        value_words[i] = e.value;
     }
     return (int64_t)used;
 }
@@ -578,18 +588,13 @@ int64_t pml_dict_get_many(struct pml_container *c, size_t count, const char *key
     PML_VIEW(c, many_body(c, count, keys, key_words, buffer, capacity, value_words));
 }
 
-static size_t pack(struct pml_dict_entry *e, uint32_t what, char *to) {
-    size_t used = 0;
+static size_t pack(struct pml_pool *pool, uint64_t at, const struct pml_dict_entry *e,
+                   uint32_t what, char *to) {
+    size_t used = 0, key = PML_VALUE_BYTES(e->key), value = PML_VALUE_BYTES(e->value);
     if (what & PML_SCAN_KEYS) memcpy(to, &e->key, 8), used += 8;
     if (what & PML_SCAN_VALUES) memcpy(to + used, &e->value, 8), used += 8;
-    if (what & PML_SCAN_KEYS) {
-        memcpy(to + used, key_of(e), PML_VALUE_BYTES(e->key));
-        used += PML_VALUE_BYTES(e->key);
-    }
-    if (what & PML_SCAN_VALUES) {
-        memcpy(to + used, value_of(e), PML_VALUE_BYTES(e->value));
-        used += PML_VALUE_BYTES(e->value);
-    }
+    if (what & PML_SCAN_KEYS) memcpy(to + used, pml_entry_key(pool, at), key), used += key;
+    if (what & PML_SCAN_VALUES) memcpy(to + used, pml_entry_value(pool, at, e), value), used += value;
     return used;
 }
 
@@ -615,18 +620,18 @@ static int64_t scan_body(struct pml_container *c, const struct pml_cursor *from,
     }
     size_t used = 0;
     for (uint64_t n = r->count; to->at && n; n--) {
-        struct pml_dict_entry *e;
+        struct pml_dict_entry e;
         st = pml_dict_entry_at(c->pool, to->at, &e);
         if (st != PML_OK) return st;
-        size_t bytes = packed_bytes(e, what);
+        size_t bytes = packed_bytes(&e, what);
         if (bytes > capacity - used) {
             if (*count) break;
             to->need = bytes;
             return PML_E_BUFFER;
         }
-        used += pack(e, what, buffer + used);
+        used += pack(c->pool, to->at, &e, what, buffer + used);
         ++*count;
-        to->at = to->reverse ? e->prev : e->next;
+        to->at = to->reverse ? e.prev : e.next;
     }
     return (int64_t)used;
 }
@@ -649,10 +654,10 @@ int64_t pml_dict_scan(struct pml_container *c, struct pml_cursor *cursor, uint32
 static int64_t seek_body(struct pml_container *c, const char *key, uint64_t word,
                          struct pml_cursor *cursor) {
     uint64_t entry;
-    int st = pml_dict_find(c->pool, c->root, key, word, &entry);
+    struct pml_dict_entry e;
+    int st = find(c, key, word, &entry, &e);
     if (st != PML_OK) return st;
-    const struct pml_dict_entry *e = pml_ptr(c->pool, entry);
-    cursor->at = cursor->reverse ? e->prev : e->next;
+    cursor->at = cursor->reverse ? e.prev : e.next;
     cursor->changes = c->changes;
     cursor->started = 1;
     return PML_OK;
@@ -686,30 +691,31 @@ static void walk_entries(struct pml_walk *w, const struct pml_dict_root *r, uint
     struct pml_pool *pool = w->pool;
     uint64_t seen = 0, prev = 0;
     for (uint64_t at = r->first; at; seen++) {
-        struct pml_dict_entry *e;
+        struct pml_dict_entry e, again;
         if ((!w->garbage && seen > r->count) || pml_dict_entry_at(pool, at, &e) != PML_OK) {
             pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, r->count, seen,
                           "dict \"%s\": the list of entries is broken", name);
             return;
         }
-        uint64_t size = sizeof *e + padded(PML_VALUE_BYTES(e->key)) + PML_VALUE_BYTES(e->value), found;
+        uint64_t size = sizeof e + padded(PML_VALUE_BYTES(e.key)) + PML_VALUE_BYTES(e.value), found;
         if (!pml_walk_block(w, at, size, PML_BLOCK_ENTRY)) return;
         if (w->garbage) { /* half taken apart: only what is left of it counts */
-            at = e->next;
+            at = e.next;
             continue;
         }
-        if (e->prev != prev)
-            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, prev, e->prev,
+        if (e.prev != prev)
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, prev, e.prev,
                           "dict \"%s\": an entry's prev is wrong", name);
-        uint64_t hash = hash_of(pool, key_of(e), e->key);
-        if (hash != e->hash)
-            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, hash, e->hash,
+        const char *key = pml_entry_key(pool, at);
+        uint64_t hash = hash_of(pool, key, e.key);
+        if (hash != e.hash)
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, hash, e.hash,
                           "dict \"%s\": an entry's hash is wrong", name);
-        else if (find_hashed(pool, root, key_of(e), e->key, hash, &found) != PML_OK || found != at)
+        else if (find_hashed(pool, root, key, e.key, hash, &found, &again) != PML_OK || found != at)
             pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, at, 0,
                           "dict \"%s\": an entry is not found by its key", name);
         prev = at;
-        at = e->next;
+        at = e.next;
     }
     if (w->garbage) return;
     if (seen != r->count)
@@ -743,13 +749,18 @@ static void walk_buckets(struct pml_walk *w, const struct pml_dict_root *r, uint
 }
 
 void pml_dict_walk(struct pml_walk *w, uint64_t root, const char *name) {
-    struct pml_dict_root *r;
-    if (!pml_walk_block(w, root, sizeof *r, PML_BLOCK_ROOT) || root_at(w->pool, root, &r) != PML_OK)
+    struct pml_dict_root *now, copy, *r = &copy;
+    if (!pml_walk_block(w, root, sizeof *r, PML_BLOCK_ROOT) || root_at(w->pool, root, &now) != PML_OK)
         return;
+    memcpy(&copy, now, sizeof copy);
     uint32_t segments = r->buckets ? segment_of(r->buckets - 1) + 1 : 0;
+    if (segments > PML_SEGMENTS || r->buckets > w->pool->image_bytes / sizeof(struct pml_bucket)) {
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, w->pool->image_bytes, r->buckets,
+                      "dict \"%s\": it cannot have that many buckets", name);
+        return;
+    }
     for (uint32_t k = 0; k < PML_SEGMENTS; k++) {
-        bool wanted = k < segments;
-        if (w->garbage) wanted = r->segments[k] != 0;
+        bool wanted = w->garbage ? r->segments[k] != 0 : k < segments;
         if (wanted != (r->segments[k] != 0)) {
             pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, wanted, r->segments[k],
                           "dict \"%s\": segment %u", name, k);

@@ -98,8 +98,8 @@ struct pml_undo {             /* old bytes of a range; fresh: it was free space 
 struct pml_seen {
     uint64_t offset;
     uint64_t length;
-    uint32_t generation;      /* of the transaction */
-    uint32_t undo_generation; /* of the savepoint or operation */
+    uint64_t generation;      /* of the transaction */
+    uint64_t undo_generation; /* of the savepoint or operation */
 };
 /* where a transaction stood: a savepoint, or the begin of one operation */
 struct pml_point {
@@ -120,8 +120,8 @@ struct pml_tx {
     uint64_t *frees;          /* payload offsets; carried out at commit */
     size_t free_count, free_capacity;
     uint64_t record_bytes;    /* upper bound of the record's length */
-    uint32_t generation;
-    uint32_t undo_generation;
+    uint64_t generation;
+    uint64_t undo_generation;
     struct pml_seen seen[PML_SEEN];
     struct pml_point *savepoints;
     size_t savepoint_count, savepoint_capacity;
@@ -167,6 +167,7 @@ struct pml_pool {
     uint64_t record_max;
     _Atomic uint64_t checkpoint_at; /* wake the checkpointer when the tail passes this */
     uint32_t chain;           /* checksum of the last record */
+    uint32_t salt;            /* of the records' checksums */
     uint32_t epoch;
     uint64_t txn;
     uint64_t session;
@@ -193,6 +194,7 @@ struct pml_pool {
     pthread_cond_t checkpoint_wake;
     pthread_t thread;
     bool thread_runs;
+    bool ended;               /* under checkpoint_mutex: the clean mark is written */
     bool stop;                /* under checkpoint_mutex */
     bool checkpoint_asked;
     _Atomic uint64_t lsn_checkpoint;
@@ -210,6 +212,9 @@ struct pml_pool {
 
     /* follower (read-only) */
     struct pml_chain followed; /* up to where the working image is */
+    char *copy;               /* of one record, out of the writer's reach */
+    size_t copy_capacity;
+    uint8_t boot_id[16];
     uint64_t session_seen;
     uint64_t refreshes;
     uint64_t lsn_released;    /* lsn_checkpoint when private copies were last given back */
@@ -293,11 +298,16 @@ int pml_log_sync(struct pml_pool *pool, uint64_t lsn);
 void pml_log_publish(struct pml_pool *pool, uint64_t lsn, uint64_t txn);
 uint64_t pml_log_reclaim(struct pml_pool *pool);
 /* the record at chain->lsn: PML_END_* when there is none that continues the chain, else -1 */
-int pml_log_peek(const char *ring, uint64_t ring_bytes, const struct pml_chain *chain,
-                 const struct pml_record **out);
+int pml_log_peek(const char *ring, uint64_t ring_bytes, uint32_t salt,
+                 const struct pml_chain *chain, const struct pml_record **out);
+int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t salt,
+                  const struct pml_chain *chain);
+uint32_t pml_log_salt(const struct pml_image_header *header);
+uint32_t pml_record_sum(const struct pml_record *record, uint64_t length, uint32_t salt);
 void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record);
 /* the greatest lsn_durable that any self-consistent record behind a break vouches for */
-uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, const struct pml_chain *chain);
+uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, uint32_t salt,
+                      const struct pml_chain *chain);
 int pml_record_ranges_valid(const struct pml_record *record, uint64_t image_bytes,
                             uint64_t *image_bytes_after);
 
@@ -311,8 +321,8 @@ int pml_checkpointer_start(struct pml_pool *pool);
 void pml_checkpointer_stop(struct pml_pool *pool);
 uint32_t pml_page_sum(const void *page);
 void pml_store_pages(struct pml_pool *pool, uint64_t offset, const char *data, size_t size);
-void pml_checkpoint_nudge(struct pml_pool *pool);
 int pml_verify_page(struct pml_pool *pool, uint64_t page);
+void pml_checkpoint_nudge(struct pml_pool *pool, uint64_t durable);
 uint64_t pml_release_run(struct pml_pool *pool, uint64_t from, uint64_t end, uint64_t limit);
 
 /* ---- recover.c ---- */
@@ -320,6 +330,7 @@ int pml_recover(struct pml_pool *pool);
 int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count);
 int pml_follow_start(struct pml_pool *pool);
 int pml_follow(struct pml_pool *pool);
+bool pml_writer_came(struct pml_pool *pool); /* a writer of this boot, since we last looked */
 bool pml_follow_stable(struct pml_pool *pool); /* nothing looked at since pml_follow has moved */
 
 /* ---- medium.c: files, maps, growth ---- */
@@ -376,11 +387,19 @@ int pml_dict_find(struct pml_pool *pool, uint64_t root, const char *key, uint64_
 int pml_dict_put(struct pml_container *c, const char *key, uint64_t key_word, const char *value,
                  uint64_t value_word);
 int pml_dict_remove(struct pml_container *c, uint64_t entry);
-int pml_dict_entry_at(struct pml_pool *pool, uint64_t at, struct pml_dict_entry **out);
+int pml_dict_entry_at(struct pml_pool *pool, uint64_t at, struct pml_dict_entry *out);
+static inline char *pml_entry_key(struct pml_pool *pool, uint64_t at) {
+    return (char *)pml_ptr(pool, at) + sizeof(struct pml_dict_entry);
+}
+static inline char *pml_entry_value(struct pml_pool *pool, uint64_t at,
+                                    const struct pml_dict_entry *e) {
+    return pml_entry_key(pool, at) + ((PML_VALUE_BYTES(e->key) + 7) & ~7ull);
+}
 
 /* ---- check: walks ---- */
 struct pml_walk {
     struct pml_pool *pool;
+    struct pml_heap heap;     /* as it was when the walk began */
     struct pml_fault *faults;
     size_t capacity;
     size_t count;             /* of all faults, also those that did not fit */

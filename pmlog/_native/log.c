@@ -17,9 +17,16 @@
 
 /* ---- following ---- */
 
-static uint32_t record_sum(const struct pml_record *record) {
-    return pml_crc32c(record->checksum_prev, (const char *)record + offsetof(struct pml_record, lsn),
-                      record->length - offsetof(struct pml_record, lsn));
+/* The pool's secret goes into every checksum: bytes of a value that look like a record, wherever
+ * they come to stand in the ring, do not pass for one. */
+uint32_t pml_log_salt(const struct pml_image_header *header) {
+    return pml_crc32c(0, header->hash_seed, sizeof header->hash_seed);
+}
+
+uint32_t pml_record_sum(const struct pml_record *record, uint64_t length, uint32_t salt) {
+    return pml_crc32c(record->checksum_prev ^ salt,
+                      (const char *)record + offsetof(struct pml_record, lsn),
+                      length - offsetof(struct pml_record, lsn));
 }
 
 static bool length_plausible(const struct pml_record *record, uint64_t ring_bytes) {
@@ -31,24 +38,29 @@ static bool continues(const struct pml_chain *chain, uint32_t epoch, uint64_t se
     return epoch > chain->epoch || (epoch == chain->epoch && session >= chain->session);
 }
 
-int pml_log_peek(const char *ring, uint64_t ring_bytes, const struct pml_chain *chain,
-                 const struct pml_record **out) {
-    const struct pml_record *record =
-        (const struct pml_record *)(const void *)(ring + chain->lsn % ring_bytes);
-    *out = record;
+int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t salt,
+                  const struct pml_chain *chain) {
     if (record->magic != PML_MAGIC_RECORD) return PML_END_NOTHING;
     if (record->lsn != chain->lsn) {
         /* Bytes of some value may look like a header: a later lap is believed when it checks out. */
         bool later = record->lsn > chain->lsn && record->lsn % ring_bytes == chain->lsn % ring_bytes &&
-                     length_plausible(record, ring_bytes) && record_sum(record) == record->checksum;
+                     length_plausible(record, ring_bytes) &&
+                     pml_record_sum(record, record->length, salt) == record->checksum;
         return later ? PML_END_LATER_LAP : PML_END_STALE;
     }
-    if (!length_plausible(record, ring_bytes) || record_sum(record) != record->checksum)
+    if (!length_plausible(record, ring_bytes) ||
+        pml_record_sum(record, record->length, salt) != record->checksum)
         return PML_END_TORN;
     if (record->checksum_prev != chain->checksum || record->txn != chain->txn + 1 ||
         !continues(chain, record->epoch, record->session))
         return PML_END_STALE;
     return -1;
+}
+
+int pml_log_peek(const char *ring, uint64_t ring_bytes, uint32_t salt,
+                 const struct pml_chain *chain, const struct pml_record **out) {
+    *out = (const struct pml_record *)(const void *)(ring + chain->lsn % ring_bytes);
+    return pml_log_judge(*out, ring_bytes, salt, chain);
 }
 
 void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record) {
@@ -62,7 +74,8 @@ void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record)
 /* Every record says what was durable when it was appended.  A sound record behind the break, of
  * the same or a later session, thus proves that the break is no crash's.  Records that an earlier
  * session left there prove nothing: the recovery that began this session has accepted their loss. */
-uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, const struct pml_chain *chain) {
+uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, uint32_t salt,
+                      const struct pml_chain *chain) {
     uint64_t hint = 0;
     for (uint64_t lsn = chain->lsn; lsn < chain->lsn + ring_bytes;) {
         const struct pml_record *record =
@@ -71,7 +84,7 @@ uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, const struct pml_ch
                      record->lsn % ring_bytes == lsn % ring_bytes &&
                      length_plausible(record, ring_bytes) &&
                      continues(chain, record->epoch, record->session) &&
-                     record_sum(record) == record->checksum;
+                     pml_record_sum(record, record->length, salt) == record->checksum;
         if (sound) hint = pml_max64(hint, record->lsn_durable);
         lsn += sound ? record->length : PML_LINE;
     }
@@ -156,6 +169,9 @@ void pml_log_publish(struct pml_pool *pool, uint64_t lsn, uint64_t txn) {
     __atomic_fetch_add(&control->wake, 1, __ATOMIC_SEQ_CST);
     if (PML_UNLIKELY(__atomic_load_n(&control->waiters, __ATOMIC_SEQ_CST))) {
         __atomic_store_n(&control->waiters, 0, __ATOMIC_SEQ_CST);
+        /* Again: somebody may have sampled the first change, found nothing and raised the word that
+         * was just cleared; he must not fall asleep. */
+        __atomic_fetch_add(&control->wake, 1, __ATOMIC_SEQ_CST);
         pml_futex_wake((_Atomic uint32_t *)&control->wake);
     }
 }
@@ -229,7 +245,7 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
         .range_count = (uint32_t)count,
         .kind = kind,
     };
-    struct stage s = {.pool = pool, .at = start + sizeof header, .sum = pool->chain};
+    struct stage s = {.pool = pool, .at = start + sizeof header, .sum = pool->chain ^ pool->salt};
     s.sum = pml_crc32c(s.sum, &header.lsn, sizeof header - offsetof(struct pml_record, lsn));
     uint64_t written = sizeof header;
     for (size_t i = 0; i < count; i++) {
@@ -265,7 +281,7 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
         pool->txn_appended = pool->txn;
         pthread_mutex_unlock(&pool->sync_mutex);
     }
-    pml_checkpoint_nudge(pool);
+    if (drained) pml_checkpoint_nudge(pool, pool->lsn_tail);
     return PML_OK;
 }
 
@@ -278,7 +294,9 @@ int pml_log_sync(struct pml_pool *pool, uint64_t lsn) {
     pthread_mutex_lock(&pool->sync_mutex);
     while (st == PML_OK && atomic_load(&pool->lsn_durable) < lsn) {
         int poison = atomic_load(&pool->poison);
-        if (poison) {
+        if (pool->closed) {
+            st = pml_fail(PML_E_CLOSED, "the pool was let go before this commit was synced");
+        } else if (poison) {
             st = pml_fail(poison, "the sync that was to cover this commit failed");
         } else if (pool->syncing) {
             pthread_cond_wait(&pool->sync_done, &pool->sync_mutex);
@@ -295,5 +313,6 @@ int pml_log_sync(struct pml_pool *pool, uint64_t lsn) {
         }
     }
     pthread_mutex_unlock(&pool->sync_mutex);
+    if (st == PML_OK) pml_checkpoint_nudge(pool, lsn);
     return st;
 }

@@ -136,6 +136,15 @@ static uint64_t sums_bytes(uint64_t image_bytes) {
     return pml_round_up(PML_SUMS_OFFSET + image_bytes / PML_PAGE * sizeof(uint32_t), 65536);
 }
 
+/* A look behind the end of a file that is shorter than the log says would end the process. */
+static int must_hold(int fd, uint64_t bytes, const char *file) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return pml_fail_errno(PML_E_MEDIUM, errno, "cannot stat %s", file);
+    if ((uint64_t)st.st_size >= bytes) return PML_OK;
+    return pml_fail_corrupt(file, 0, (uint64_t)st.st_size, bytes, (uint64_t)st.st_size,
+                            "%s is truncated", file);
+}
+
 static int extend_maps(struct pml_pool *pool, uint64_t bytes) {
     bool writable = !pool->read_only;
     int st = pml_map_extend(&pool->work, bytes, pool->image_fd, pool->image_offset, false, writable);
@@ -155,17 +164,25 @@ int pml_medium_grow(struct pml_pool *pool, uint64_t bytes) {
     if (bytes > pool->max_bytes)
         return pml_fail(PML_E_POOL_FULL, "max_size of %llu bytes is reached",
                         (unsigned long long)pool->max_bytes);
+    int st = PML_OK;
     if (bytes > pool->file_bytes && !pool->read_only) {
         uint64_t sums_old = sums_bytes(pool->file_bytes), sums_new = sums_bytes(bytes);
         uint64_t sums_at = pool->has_pmemobj ? pool->pmemobj.sums_offset : 0;
-        int st = PML_OK;
         if (sums_new > sums_old)
             st = pml_reserve_space(pool->sums_fd, sums_at + sums_old, sums_new - sums_old, "sums");
         if (st == PML_OK)
             st = pml_reserve_space(pool->image_fd, pool->image_offset + pool->file_bytes,
                                    bytes - pool->file_bytes, "image");
         if (st != PML_OK) return st;
+        /* On direct access nothing else makes the files' new size durable. */
+        if (on_direct_access(pool) && (fsync(pool->image_fd) != 0 || fsync(pool->sums_fd) != 0))
+            return pml_fail_io(errno, "cannot make the image's new size durable");
         pool->file_bytes = bytes;
+    }
+    if (pool->read_only) {
+        st = must_hold(pool->image_fd, pool->image_offset + bytes, "image");
+        if (st == PML_OK) st = must_hold(pool->sums_fd, pool->sums_offset + sums_bytes(bytes), "sums");
+        if (st != PML_OK) return st;
     }
     return extend_maps(pool, bytes);
 }
@@ -350,6 +367,7 @@ static int read_headers(struct pml_pool *pool) {
                                 pool->header.ring_bytes, log.ring_bytes,
                                 "image and log disagree about the ring");
     pool->ring_bytes = log.ring_bytes;
+    pool->salt = pml_log_salt(&pool->header);
     struct stat st_log, st_image;
     if (fstat(pool->log_fd, &st_log) != 0 || fstat(pool->image_fd, &st_image) != 0)
         return pml_fail_errno(PML_E_MEDIUM, errno, "cannot stat the pool's files");
@@ -382,8 +400,7 @@ static int map_ring(struct pml_pool *pool) {
 }
 
 int pml_control_open(struct pml_pool *pool) {
-    uint8_t boot[16];
-    pml_boot_id(boot);
+    pml_boot_id(pool->boot_id);
     int flags = O_CLOEXEC | (pool->read_only ? O_RDONLY : O_RDWR | O_CREAT);
     pool->control_fd = openat(pool->dir_fd, "control", flags, FILE_MODE);
     if (pool->control_fd < 0) {
@@ -406,7 +423,7 @@ int pml_control_open(struct pml_pool *pool) {
     pool->control = at;
     pool->live = pool->control->magic == PML_MAGIC_CONTROL &&
                  pool->control->version == PML_FORMAT_VERSION &&
-                 !memcmp(pool->control->boot_id, boot, 16) &&
+                 !memcmp(pool->control->boot_id, pool->boot_id, 16) &&
                  !memcmp(pool->control->pool_id, pool->header.pool_id, 16);
     return PML_OK;
 }
@@ -553,6 +570,7 @@ static int create_files(struct pml_pool *pool, const struct pml_options *options
     if (st == PML_OK)
         st = write_header(pool->image_fd, &header, sizeof header, pool->image_offset, "image");
     if (st == PML_OK) st = sync_file(pool->image_fd, "image");
+    if (st == PML_OK) st = sync_file(pool->dir_fd, "the directory"); /* log and sums have their names */
     if (st == PML_OK && !pool->has_pmemobj &&
         renameat(pool->dir_fd, "image.new", pool->dir_fd, "image") != 0)
         st = pml_fail_errno(PML_E_MEDIUM, errno, "cannot name the image");
@@ -594,6 +612,11 @@ static int open_directory(struct pml_pool *pool, const char *path, bool create) 
         if (mkdir(path, 0777) != 0 && errno != EEXIST)
             return pml_fail_errno(PML_E_NOT_FOUND, errno, "cannot make the directory");
         pool->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int parent = pool->dir_fd >= 0 ? openat(pool->dir_fd, "..", O_RDONLY | O_CLOEXEC) : -1;
+        if (parent >= 0) {
+            fsync(parent); /* best effort: we may not be allowed to read it */
+            close(parent);
+        }
     }
     if (pool->dir_fd >= 0) return PML_OK;
     if (errno == ENOTDIR)
@@ -610,7 +633,7 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
         pool->pmemobj = *options->pmemobj;
         pool->has_pmemobj = true;
         pool->image_offset = pool->pmemobj.image_offset;
-        pool->max_bytes = pml_min64(pool->max_bytes, pool->pmemobj.image_bytes_max);
+        pool->max_bytes = pml_min64(pool->max_bytes, pool->pmemobj.image_bytes_max) / 65536 * 65536;
     }
     int st = open_directory(pool, path, create);
     if (st != PML_OK) return st;
@@ -626,6 +649,7 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
     if (!pool->read_only) {
         pool->lock_fd = openat(pool->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
         if (pool->lock_fd < 0) return pml_fail_errno(PML_E_MEDIUM, errno, "cannot open lock");
+        pml_forget_after_fork(pool); /* from now on a forked child lets go of the lock */
         st = pml_medium_lock(pool);
         if (st != PML_OK) return st;
         exists = created(pool); /* it may have been made while we waited for the lock */

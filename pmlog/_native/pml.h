@@ -305,6 +305,7 @@ int pml_tail_open(const char *path, struct pml_tail **out);
 int pml_tail_close(struct pml_tail *tail);
 int pml_tail_seek(struct pml_tail *tail, uint64_t lsn); /* 0: lsn_checkpoint */
 int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out); /* PML_E_MISSING: at the end */
+uint32_t pml_tail_record_sum(struct pml_tail *tail, const char *record, size_t size); /* of a copy */
 int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms); /* PML_OK or PML_E_TIMEOUT */
 int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_ms); /* any thread */
 int pml_tail_mark(struct pml_tail *tail, struct pml_mark *out); /* the checkpoint, as it is now */

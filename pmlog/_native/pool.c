@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "view.h"
 
 static int check_options(const struct pml_options *o) {
     if (o->size < PML_MIN_IMAGE || o->size > PML_MAX_IMAGE)
@@ -87,7 +88,6 @@ static int start_writer(struct pml_pool *pool) {
     if (st == PML_OK) st = check_heap(pool);
     if (st == PML_OK) st = pml_catalog_attach(pool);
     if (st == PML_OK) st = pml_checkpointer_start(pool);
-    if (st == PML_OK) pml_forget_after_fork(pool);
     return st;
 }
 
@@ -112,6 +112,7 @@ static void destroy(struct pml_pool *pool) {
     pthread_mutex_destroy(&pool->sync_mutex);
     pthread_mutex_destroy(&pool->checkpoint_mutex);
     pml_tx_destroy(pool);
+    free(pool->copy);
     free(pool);
 }
 
@@ -129,6 +130,7 @@ int pml_open(const char *path, const struct pml_options *options, struct pml_poo
     if (st != PML_OK) {
         struct pml_detail kept = *pml_error();
         free(pool->catalog);
+        pml_forget_no_longer(pool);
         pml_medium_close(pool, false);
         destroy(pool);
         *pml_detail_new(st) = kept;
@@ -138,11 +140,18 @@ int pml_open(const char *path, const struct pml_options *options, struct pml_poo
     return PML_OK;
 }
 
+/* With both mutexes held nobody checkpoints or syncs, and who comes after finds the pool closed. */
 static void let_go(struct pml_pool *pool) {
+    pthread_mutex_lock(&pool->checkpoint_mutex);
+    pthread_mutex_lock(&pool->sync_mutex);
     pool->closed = true;
+    while (pool->syncing) pthread_cond_wait(&pool->sync_done, &pool->sync_mutex);
     pml_forget_no_longer(pool);
     if (!pool->read_only && pool->control) pool->control->writer_pid = 0;
     pml_medium_close(pool, true);
+    pthread_cond_broadcast(&pool->sync_done);
+    pthread_mutex_unlock(&pool->sync_mutex);
+    pthread_mutex_unlock(&pool->checkpoint_mutex);
 }
 
 static int begin_close(struct pml_pool *pool) {
@@ -152,7 +161,9 @@ static int begin_close(struct pml_pool *pool) {
     if (pml_tx_owned(pool)) pml_tx_abort(pool, pool->tx.id);
     if (!pml_lock_take(&pool->lock, PML_WAIT_SLICE_MS))
         return pml_fail(PML_E_BUSY, "another thread's transaction is open");
-    return PML_OK;
+    if (!pool->closed) return PML_OK;
+    pml_lock_give(&pool->lock); /* another thread was first */
+    return pml_fail(PML_E_CLOSED, "the pool is closed already");
 }
 
 /* Checkpoint, then the mark that the log ends here: the next open replays nothing. */
@@ -161,11 +172,11 @@ int pml_close(struct pml_pool *pool) {
     if (st == PML_E_CLOSED) return PML_OK;
     if (st != PML_OK) return st;
     pml_checkpointer_stop(pool);
-    int poison = atomic_load(&pool->poison);
-    if (!pool->read_only && !poison) {
+    if (!pool->read_only && !atomic_load(&pool->poison)) {
         st = pml_log_sync(pool, pool->lsn_tail);
         pthread_mutex_lock(&pool->checkpoint_mutex);
         if (st == PML_OK) st = pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), true);
+        pool->ended = true; /* no other thread's checkpoint may replace the clean mark */
         pthread_mutex_unlock(&pool->checkpoint_mutex);
         if (st == PML_OK) pool->control->lsn_closed = pool->lsn_tail;
     }
@@ -183,10 +194,14 @@ int pml_abandon(struct pml_pool *pool) {
     return PML_OK;
 }
 
+/* Does not ask for the lock: a transaction that its thread left open ends with the handle. */
 void pml_free(struct pml_pool *pool) {
     if (!pool) return;
     bool child = pool->fork_generation != atomic_load(&pml_fork_generation);
-    if (!child && !pool->closed) pml_abandon(pool);
+    if (!child && !pool->closed) {
+        pml_checkpointer_stop(pool);
+        let_go(pool);
+    }
     pml_medium_unmap(pool);
     for (struct pml_container *c = pool->containers; c; c = c->next) c->pool = NULL;
     free(pool->catalog);
@@ -245,6 +260,7 @@ int pml_info(struct pml_pool *pool, struct pml_info *out) {
         }
         out->ring_used_bytes = out->lsn_committed - pml_min64(out->lsn_checkpoint, out->lsn_committed);
     } else {
+        pthread_mutex_lock(&pool->checkpoint_mutex); /* against a close; waits for no transaction */
         out->epoch = pool->epoch;
         out->session = pool->session;
         out->frozen = pool->control->frozen;
@@ -252,7 +268,9 @@ int pml_info(struct pml_pool *pool, struct pml_info *out) {
         out->lsn_committed = pool->lsn_tail;
         out->txn = pool->txn;
         out->lsn_checkpoint = atomic_load(&pool->lsn_checkpoint);
-        out->ring_used_bytes = pool->lsn_tail - pml_log_reclaim(pool);
+        uint64_t reclaim = pml_log_reclaim(pool);
+        out->ring_used_bytes = pool->lsn_tail - pml_min64(reclaim, pool->lsn_tail);
+        pthread_mutex_unlock(&pool->checkpoint_mutex);
     }
     const struct pml_heap *heap = pml_heap(pool);
     out->image_bytes = pool->flags & PML_OPEN_REPLICA ? pool->image_bytes : heap->end;
@@ -278,13 +296,12 @@ int pml_refresh(struct pml_pool *pool) {
     return st;
 }
 
-int pml_verify(struct pml_pool *pool, uint64_t offset, uint64_t size) {
-    bool locked;
-    int st = pml_view_begin(pool, &locked);
-    if (st != PML_OK) return st;
+static int64_t verify_body(struct pml_pool *pool, uint64_t offset, uint64_t size) {
     if (!pml_in_body(pool, offset, size))
-        st = pml_fail(PML_E_ARGUMENT, "the range is outside the image");
-    else
-        st = pml_verify_pages(pool, offset, size);
-    return pml_view_end(pool, locked, st);
+        return pml_fail(PML_E_ARGUMENT, "the range is outside the image");
+    return pml_verify_pages(pool, offset, size);
+}
+
+int pml_verify(struct pml_pool *pool, uint64_t offset, uint64_t size) {
+    PML_VIEW_INT(pool->catalog, verify_body(pool, offset, size));
 }

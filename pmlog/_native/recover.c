@@ -9,12 +9,16 @@
  * nothing is changed.  Known durable is what the mark of a clean close says, what the control words
  * say if they were written under this boot of the kernel, and what later records say.
  */
-#include <sched.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
+
+#define RECOVERY_LOOK_NS 1000000  /* how often a reader looks whether a writer's recovery is over */
+#define RECOVERY_LOOKS 50u        /* looks between two questions whether that writer still lives */
 
 int pml_recover_decide(int marks, int clean, int records, int end, int below_durable) {
     if (marks == PML_MARKS_NONE) return PML_DECIDE_CORRUPT_MARKS; /* R1 */
@@ -69,9 +73,9 @@ static int image_size_ok(struct pml_pool *pool, const struct pml_mark *mark) {
 }
 
 int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count) {
-    char page[2 * PML_MARK_STRIDE + sizeof(struct pml_mark)];
+    char page[PML_MARK_STRIDE + sizeof(struct pml_mark)];
     ssize_t n = pread(pool->image_fd, page, sizeof page, (off_t)(pool->image_offset + PML_MARK_OFFSET));
-    char image[PML_MARK_OFFSET + 2 * PML_MARK_STRIDE + sizeof(struct pml_mark)] = {0};
+    char image[PML_MARK_OFFSET + sizeof page] = {0};
     if (n > 0) memcpy(image + PML_MARK_OFFSET, page, (size_t)n);
     if (pml_marks_read(image, &pool->header, mark, count) != PML_OK)
         return pml_fail_corrupt("image", 0, PML_MARK_OFFSET, 0, 0,
@@ -80,31 +84,37 @@ int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count) {
 }
 
 /* Walks the chain without changing anything. */
-static int walk(struct pml_pool *pool, struct pml_chain *chain, uint64_t *records) {
+struct walked {
+    uint64_t records;
+    uint64_t image_bytes;     /* as the last of them leaves it */
+    uint64_t senseless;       /* LSN of a record with ranges outside the image; 0: none */
+};
+
+static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w) {
     const struct pml_record *record;
     int end;
-    *records = 0;
     uint64_t limit = chain->lsn + pool->ring_bytes;
-    while ((end = pml_log_peek(pool->ring, pool->ring_bytes, chain, &record)) < 0) {
+    while ((end = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, &record)) < 0) {
         if (record->lsn + record->length > limit) return PML_END_LATER_LAP; /* it has lapped itself */
+        if (pml_record_ranges_valid(record, w->image_bytes, &w->image_bytes) != PML_OK)
+            w->senseless = record->lsn;
         pml_chain_advance(chain, record);
-        ++*records;
+        w->records++;
     }
     return end;
 }
 
 static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
     struct pml_control *control = pool->control;
-    struct pml_slot slots[PML_SLOTS] = {0};
-    /* Slots are durable: a consumer's pin outlives the writer, and a power cut. */
-    if (control->magic == PML_MAGIC_CONTROL && !memcmp(control->pool_id, pool->header.pool_id, 16))
-        memcpy(slots, control->slots, sizeof slots);
+    /* Slots outlive the writer: a consumer's pin holds until he gives it up. */
+    if (control->magic != PML_MAGIC_CONTROL || memcmp(control->pool_id, pool->header.pool_id, 16))
+        memset(control->slots, 0, sizeof control->slots);
     __atomic_store_n(&control->session, 0, __ATOMIC_SEQ_CST); /* readers look again */
     control->magic = PML_MAGIC_CONTROL;
     control->version = PML_FORMAT_VERSION;
     control->writer_pid = (uint32_t)getpid();
     memcpy(control->pool_id, pool->header.pool_id, 16);
-    pml_boot_id(control->boot_id);
+    memcpy(control->boot_id, pool->boot_id, sizeof control->boot_id);
     control->epoch = end->epoch;
     control->frozen = 0;
     control->fenced_epoch = 0;
@@ -112,7 +122,6 @@ static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
     control->lsn_closed = 0;
     memset(control->lsn_level, 0, sizeof control->lsn_level);
     control->delay_ns = 0;
-    memcpy(control->slots, slots, sizeof slots);
     control->txn_durable = end->txn;
     __atomic_store_n(&control->lsn_checkpoint, pool->mark.lsn_checkpoint, __ATOMIC_RELEASE);
     __atomic_store_n(&control->lsn_durable, end->lsn, __ATOMIC_RELEASE);
@@ -129,11 +138,18 @@ int pml_recover(struct pml_pool *pool) {
     if (st != PML_OK) return st;
 
     struct pml_chain chain = chain_of(&pool->mark);
-    uint64_t records;
-    int end = walk(pool, &chain, &records);
-    uint64_t durable = known_durable(pool, &chain);
+    struct walked found = {.image_bytes = pool->mark.image_bytes};
+    int end = walk(pool, &chain, &found);
+    uint64_t records = found.records, durable = known_durable(pool, &chain);
+    if (found.senseless)
+        return pml_fail_corrupt("log", found.senseless, 0, 0, 0,
+                                "a range of the record at LSN %llu is outside the image",
+                                (unsigned long long)found.senseless);
+    if (found.image_bytes > pool->max_bytes)
+        return pml_fail(PML_E_POOL_FULL, "the pool has %llu bytes, max_size is %llu",
+                        (unsigned long long)found.image_bytes, (unsigned long long)pool->max_bytes);
     if (!(pool->mark.flags & PML_MARK_CLEAN) || records || durable > chain.lsn)
-        durable = pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, &chain));
+        durable = pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain));
     int decision = pml_recover_decide(marks, (pool->mark.flags & PML_MARK_CLEAN) != 0, records != 0,
                                       end, chain.lsn < durable);
     if (decision == PML_DECIDE_CORRUPT_LOG)
@@ -161,6 +177,12 @@ int pml_recover(struct pml_pool *pool) {
      * becomes durable before any of it reaches the image; the marks too, since one of them will be
      * overwritten. */
     uint64_t first = pool->mark.lsn_checkpoint;
+    for (uint64_t lsn = first; lsn < chain.lsn; lsn += PML_PAGE) {
+        /* After a failed sync the kernel may call a page clean that never reached the disk. */
+        char *at = pool->ring + lsn % pool->ring_bytes;
+        char same = *at;
+        pml_put(&pool->log, at, &same, 1);
+    }
     pool->log.ops->flush(&pool->log, pool->ring + first % pool->ring_bytes, chain.lsn - first);
     pool->store.ops->flush(&pool->store, pool->shared.base + PML_MARK_OFFSET, 2 * PML_MARK_STRIDE);
     int error = pool->log.ops->drain(&pool->log);
@@ -246,36 +268,48 @@ static int follow_again(struct pml_pool *pool, int *marks) {
     return PML_OK;
 }
 
-/* PML_OK; a negative status; or FOLLOW_BROKEN: no valid record where there should be one. */
+/* The writer may lap the ring while we read: everything is decided on a copy, whose checksum says
+ * that it is the record that belongs here.  PML_OK; a negative status; or FOLLOW_BROKEN. */
 #define FOLLOW_BROKEN 1
+static int copy_record(struct pml_pool *pool, const struct pml_record **out) {
+    const char *at = pool->ring + pool->followed.lsn % pool->ring_bytes;
+    struct pml_record header;
+    memcpy(&header, at, sizeof header);
+    if (header.magic != PML_MAGIC_RECORD || header.lsn != pool->followed.lsn ||
+        header.length < PML_LINE || header.length % PML_LINE || header.length > pool->ring_bytes)
+        return FOLLOW_BROKEN;
+    if (header.length > pool->copy_capacity) {
+        char *bigger = realloc(pool->copy, header.length);
+        if (!bigger) return pml_fail(PML_E_MEMORY, "no memory for a record");
+        pool->copy = bigger;
+        pool->copy_capacity = header.length;
+    }
+    memcpy(pool->copy, at, header.length);
+    const struct pml_record *copy = (const struct pml_record *)(const void *)pool->copy;
+    *out = copy;
+    if (copy->length != header.length) return FOLLOW_BROKEN;
+    return pml_log_judge(copy, pool->ring_bytes, pool->salt, &pool->followed) < 0 ? PML_OK
+                                                                                  : FOLLOW_BROKEN;
+}
+
 static int follow_to(struct pml_pool *pool, uint64_t target) {
-    const struct pml_record *record;
     while (pool->followed.lsn < target) {
-        int end = pml_log_peek(pool->ring, pool->ring_bytes, &pool->followed, &record);
-        if (end >= 0) return FOLLOW_BROKEN;
+        const struct pml_record *record = NULL;
         uint64_t after;
+        int st = copy_record(pool, &record);
+        if (st != PML_OK) return st;
         if (pml_record_ranges_valid(record, pool->image_bytes, &after) != PML_OK)
-            return FOLLOW_BROKEN;
+            return pml_fail_corrupt("log", record->lsn, 0, 0, 0,
+                                    "a range of the record at LSN %llu is outside the image",
+                                    (unsigned long long)record->lsn);
         if (after > pool->image_bytes) {
-            int st = pml_medium_grow(pool, after);
+            st = pml_medium_grow(pool, after);
             if (st != PML_OK) return st;
             pool->image_bytes = after;
         }
-        uint64_t length = record->length, lsn = record->lsn;
-        struct pml_chain next = pool->followed;
-        pml_chain_advance(&next, record);
-        int applied = apply_private(pool, record);
-        if (applied != PML_OK) return applied;
-        /* Overtaken while it was applied: its bytes may have been another record's already. */
-        atomic_thread_fence(memory_order_acquire);
-        if (record->lsn != lsn || record->length != length || record->checksum != next.checksum)
-            return FOLLOW_BROKEN;
-        if (pool->live && __atomic_load_n(&pool->control->lsn_checkpoint, __ATOMIC_ACQUIRE) >
-                              next.lsn) {
-            pool->followed = next;
-            return FOLLOW_BROKEN; /* may be reused at any moment: start from the newer mark */
-        }
-        pool->followed = next;
+        st = apply_private(pool, record);
+        if (st != PML_OK) return st;
+        pml_chain_advance(&pool->followed, record);
     }
     return PML_OK;
 }
@@ -287,31 +321,33 @@ static int follow_dead(struct pml_pool *pool) {
     int st = follow_again(pool, &marks);
     if (st != PML_OK) return st;
     struct pml_chain chain = pool->followed;
-    uint64_t records;
-    int end = walk(pool, &chain, &records);
+    struct walked found = {.image_bytes = pool->image_bytes};
+    int end = walk(pool, &chain, &found);
+    uint64_t records = found.records;
     bool clean = (pool->mark.flags & PML_MARK_CLEAN) != 0;
     uint64_t durable =
-        clean && !records ? 0 : pml_log_hint(pool->ring, pool->ring_bytes, &chain);
+        clean && !records ? 0 : pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain);
     if (pml_recover_decide(marks, clean, records != 0, end, chain.lsn < durable) >=
         PML_DECIDE_CORRUPT_MARKS)
-        return pml_fail_corrupt("log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes,
+        return pml_writer_came(pool) ? PML_E_AGAIN : pml_fail_corrupt("log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes,
                                 durable, chain.lsn, "the log breaks at LSN %llu",
                                 (unsigned long long)chain.lsn);
     st = follow_to(pool, chain.lsn);
     pool->catalog_generation++;
-    return st == PML_OK ? st : pml_fail(PML_E_CORRUPT, "the log changed while it was read");
+    if (st == PML_OK || st < 0) return st;
+    return pml_writer_came(pool) ? PML_E_AGAIN
+                                 : pml_fail(PML_E_CORRUPT, "the log changed while it was read");
 }
 
-static bool writer_came(struct pml_pool *pool) {
+bool pml_writer_came(struct pml_pool *pool) {
     if (pool->live) return false;
     if (!pool->control) {
         if (pml_control_open(pool) != PML_OK || !pool->control) return false;
     } else if (pool->control->magic == PML_MAGIC_CONTROL) {
-        uint8_t boot[16];
-        pml_boot_id(boot);
-        pool->live = !memcmp(pool->control->boot_id, boot, 16) &&
+        pool->live = !memcmp(pool->control->boot_id, pool->boot_id, sizeof pool->boot_id) &&
                      !memcmp(pool->control->pool_id, pool->header.pool_id, 16);
     }
+    if (pool->live) pool->followed.lsn = 0;
     return pool->live;
 }
 
@@ -324,8 +360,13 @@ static void give_back(struct pml_pool *pool, uint64_t checkpoint) {
 }
 
 int pml_follow(struct pml_pool *pool) {
-    if (!pool->live && !writer_came(pool)) return follow_dead(pool);
+    if (!pool->live && !pml_writer_came(pool)) {
+        int dead = follow_dead(pool);
+        if (dead != PML_E_AGAIN) return dead;
+    }
     struct pml_control *control = pool->control;
+    struct timespec pause = {0, RECOVERY_LOOK_NS};
+    uint32_t waited = 0;
     for (uint32_t attempt = 0; attempt < PML_READ_ATTEMPTS; attempt++) {
         uint64_t session = __atomic_load_n(&control->session, __ATOMIC_ACQUIRE);
         uint64_t durable = __atomic_load_n(&control->lsn_durable, __ATOMIC_ACQUIRE);
@@ -334,18 +375,23 @@ int pml_follow(struct pml_pool *pool) {
             give_back(pool, checkpoint);
             return PML_OK;
         }
-        if (!session) { /* a writer is recovering the pool just now */
-            if (attempt % 64 == 63) sched_yield();
-            if (attempt > PML_READ_ATTEMPTS / 2 && pml_lock_is_free(pool)) {
-                pool->live = false; /* it died there */
-                pool->followed.lsn = 0;
-                return follow_dead(pool);
+        if (!session) { /* a writer is recovering the pool just now, or died at it */
+            nanosleep(&pause, NULL);
+            if (++waited % RECOVERY_LOOKS == 0) {
+                if (pml_lock_is_free(pool)) {
+                    pool->live = false;
+                    pool->followed.lsn = 0;
+                    return follow_dead(pool);
+                }
+                return pml_fail(PML_E_BUSY, "a writer is recovering the pool");
             }
+            attempt = 0;
             continue;
         }
         pool->refreshes++;
+        /* Far behind, the image is the shorter way. */
         if (!pool->followed.lsn || session != pool->session_seen ||
-            checkpoint > pool->followed.lsn) {
+            checkpoint > pool->followed.lsn + pool->ring_bytes / 4) {
             int marks;
             int st = follow_again(pool, &marks);
             if (st != PML_OK) return st;
@@ -356,8 +402,9 @@ int pml_follow(struct pml_pool *pool) {
         pool->catalog_generation++;
         if (st == PML_OK) continue; /* is there more by now? */
         if (st < 0) return st;
+        atomic_thread_fence(memory_order_acquire);
         uint64_t now = __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_ACQUIRE);
-        if (now <= pool->mark.lsn_checkpoint &&
+        if (now <= pool->followed.lsn && /* above it the ring is never reused */
             __atomic_load_n(&control->session, __ATOMIC_ACQUIRE) == session)
             return pml_fail_corrupt("log", pool->followed.lsn,
                                     PML_RING_OFFSET + pool->followed.lsn % pool->ring_bytes, durable,

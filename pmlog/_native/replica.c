@@ -50,7 +50,7 @@ static int follow_bytes(struct pml_pool *pool, uint64_t end, struct pml_chain *c
                                     "what arrived for LSN %llu is not a record",
                                     (unsigned long long)chain->lsn);
         if (record->length > end - chain->lsn) return PML_OK;
-        if (pml_log_peek(pool->ring, pool->ring_bytes, chain, &record) >= 0)
+        if (pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, &record) >= 0)
             return pml_fail_corrupt("log", chain->lsn, 0, chain->checksum, record->checksum_prev,
                                     "the record at LSN %llu does not continue this replica's log",
                                     (unsigned long long)chain->lsn);
@@ -99,7 +99,7 @@ static int append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t 
     pool->txn_appended = chain.txn;
     pthread_mutex_unlock(&pool->sync_mutex);
     pml_log_publish(pool, chain.lsn, chain.txn);
-    pml_checkpoint_nudge(pool);
+    pml_checkpoint_nudge(pool, chain.lsn);
     return PML_OK;
 }
 

@@ -35,25 +35,23 @@ int pml_tail_close(struct pml_tail *tail) {
     return PML_OK;
 }
 
-static int map_control(struct pml_tail *tail) {
+/* Readers that may write into control are woken and may hold slots; others look now and then. */
+static void make_writable(struct pml_tail *tail) {
     struct pml_pool *pool = &tail->pool;
-    int st = pml_control_open(pool);
-    if (st != PML_OK) return st;
     int fd = openat(pool->dir_fd, "control", O_RDWR | O_CLOEXEC);
-    if (fd < 0) return PML_OK;
+    if (fd < 0) return;
     uint64_t bytes = pml_round_up(sizeof(struct pml_control), PML_PAGE);
     void *at = pool->control ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
                              : MAP_FAILED;
     if (at == MAP_FAILED) {
         close(fd);
-        return PML_OK;
+        return;
     }
     munmap(pool->control, bytes);
     close(pool->control_fd);
     pool->control = at;
     pool->control_fd = fd;
     tail->writable = true;
-    return PML_OK;
 }
 
 int pml_tail_open(const char *path, struct pml_tail **out) {
@@ -67,7 +65,7 @@ int pml_tail_open(const char *path, struct pml_tail **out) {
     pool->max_bytes = 65536; /* the image is not looked at, but for its marks */
     struct pml_options options = {.flags = PML_OPEN_READ_ONLY, .medium = PML_MEDIUM_FILE};
     int st = pml_medium_open(pool, path, &options);
-    if (st == PML_OK && pool->control) st = map_control(tail);
+    if (st == PML_OK && pool->control) make_writable(tail);
     if (st == PML_OK) st = pml_tail_seek(tail, 0);
     if (st != PML_OK) {
         struct pml_detail kept = *pml_error();
@@ -82,6 +80,7 @@ int pml_tail_open(const char *path, struct pml_tail **out) {
 /* Under a writer of this boot its word counts; otherwise the chain itself, as in recovery. */
 static uint64_t end_of_log(struct pml_tail *tail) {
     struct pml_pool *pool = &tail->pool;
+    if (PML_UNLIKELY(!pool->live) && pml_writer_came(pool) && !tail->writable) make_writable(tail);
     if (pool->live) return __atomic_load_n(&pool->control->lsn_durable, __ATOMIC_ACQUIRE);
     return UINT64_MAX;
 }
@@ -106,12 +105,12 @@ int pml_tail_seek(struct pml_tail *tail, uint64_t lsn) {
         (const struct pml_record *)(const void *)(pool->ring + lsn % pool->ring_bytes);
     struct pml_chain before = {lsn, record->txn - 1, record->session, record->epoch,
                                record->checksum_prev};
-    if (lsn < end_of_log(tail) && pml_log_peek(pool->ring, pool->ring_bytes, &before, &record) < 0) {
+    if (lsn < end_of_log(tail) && pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &before, &record) < 0) {
         tail->chain = before;
         return PML_OK;
     }
     while (tail->chain.lsn < lsn &&
-           pml_log_peek(pool->ring, pool->ring_bytes, &tail->chain, &record) < 0)
+           pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &tail->chain, &record) < 0)
         pml_chain_advance(&tail->chain, record);
     if (tail->chain.lsn == lsn) return PML_OK;
     pml_detail_new(PML_E_GAP)->lsn = lsn;
@@ -124,10 +123,11 @@ int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out) {
     const struct pml_record *record;
     uint64_t end = end_of_log(tail);
     if (tail->chain.lsn >= end) return PML_E_MISSING;
-    int found = pml_log_peek(pool->ring, pool->ring_bytes, &tail->chain, &record);
+    int found = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &tail->chain, &record);
     if (found >= 0) {
         if (!pool->live) return PML_E_MISSING;
-        if (end - tail->chain.lsn > pool->ring_bytes / 2)
+        atomic_thread_fence(memory_order_acquire);
+        if (__atomic_load_n(&pool->control->lsn_checkpoint, __ATOMIC_ACQUIRE) > tail->chain.lsn)
             return pml_fail(PML_E_GAP, "the ring no longer holds LSN %llu",
                             (unsigned long long)tail->chain.lsn);
         return pml_fail_corrupt("log", tail->chain.lsn,
@@ -135,7 +135,11 @@ int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out) {
                                 tail->chain.lsn, "the log breaks at LSN %llu",
                                 (unsigned long long)tail->chain.lsn);
     }
-    pml_chain_advance(&tail->chain, record);
+    struct pml_record header = *record; /* the ring may be lapped while we look */
+    if (header.lsn != tail->chain.lsn || header.length > pool->ring_bytes)
+        return pml_fail(PML_E_GAP, "the ring no longer holds LSN %llu",
+                        (unsigned long long)tail->chain.lsn);
+    pml_chain_advance(&tail->chain, &header);
     out->record = record;
     out->lsn_next = tail->chain.lsn;
     return PML_OK;
@@ -162,7 +166,11 @@ int pml_tail_run(struct pml_tail *tail, uint64_t max, const char **data, uint64_
  * the sleeper sees the end or the kernel sees that wake has changed. */
 int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_ms) {
     struct pml_control *control = tail->pool.control;
-    if (!control) return pml_fail(PML_E_TIMEOUT, "no writer has opened this pool yet");
+    if (!control) {
+        struct timespec pause = {0, POLL_MS * 1000000};
+        nanosleep(&pause, NULL);
+        return PML_E_TIMEOUT;
+    }
     uint32_t seen = __atomic_load_n(&control->wake, __ATOMIC_SEQ_CST);
     if (lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)) return PML_OK;
     if (tail->writable) __atomic_store_n(&control->waiters, 1, __ATOMIC_SEQ_CST);
@@ -172,6 +180,7 @@ int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_m
 }
 
 int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms) {
+    end_of_log(tail); /* has a writer come? */
     return pml_tail_wait_beyond(tail, tail->chain.lsn, timeout_ms);
 }
 
@@ -184,6 +193,11 @@ int pml_tail_position(struct pml_tail *tail, struct pml_position *out) {
     *out = (struct pml_position){tail->chain.lsn, tail->chain.epoch, tail->chain.checksum,
                                  tail->chain.txn};
     return PML_OK;
+}
+
+uint32_t pml_tail_record_sum(struct pml_tail *tail, const char *record, size_t size) {
+    if (size < sizeof(struct pml_record)) return 0;
+    return pml_record_sum((const struct pml_record *)(const void *)record, size, tail->pool.salt);
 }
 
 const struct pml_control *pml_tail_control(struct pml_tail *tail) { return tail->pool.control; }
@@ -296,7 +310,8 @@ int pml_slot_claim(struct pml_tail *tail, const char *name, uint32_t flags) {
     if (!tail->writable) return pml_fail(PML_E_READ_ONLY, "control may not be written");
     int st = lock_slots(tail, F_WRLCK);
     if (st != PML_OK) return st;
-    struct pml_slot *slots = tail->pool.control->slots;
+    struct pml_control *control = tail->pool.control;
+    struct pml_slot *slots = control->slots;
     int at = -1;
     for (int i = PML_SLOTS - 1; i >= 0; i--)
         if (!slots[i].name[0]) at = i;
@@ -314,6 +329,13 @@ int pml_slot_claim(struct pml_tail *tail, const char *name, uint32_t flags) {
         slots[at].pid = (uint32_t)getpid();
         memcpy(slots[at].name + 1, name + 1, bytes - 1);
         __atomic_store_n(&slots[at].name[0], name[0], __ATOMIC_SEQ_CST);
+        /* Below lsn_checkpoint the writer may have been allowed already to reuse the ring. */
+        if (slots[at].lsn_acked < __atomic_load_n(&control->lsn_checkpoint, __ATOMIC_SEQ_CST)) {
+            __atomic_store_n(&slots[at].name[0], 0, __ATOMIC_SEQ_CST);
+            st = pml_fail(PML_E_GAP, "LSN %llu is below the checkpoint: the ring may lose it",
+                          (unsigned long long)tail->chain.lsn);
+        }
+        msync(control, pml_round_up(sizeof *control, PML_PAGE), MS_SYNC);
     }
     lock_slots(tail, F_UNLCK);
     return st == PML_OK ? at : st;
@@ -334,7 +356,9 @@ int pml_slot_release(struct pml_tail *tail, int slot) {
     int st = check_slot(tail, slot);
     if (st == PML_OK) st = lock_slots(tail, F_WRLCK);
     if (st != PML_OK) return st;
-    memset(&tail->pool.control->slots[slot], 0, sizeof(struct pml_slot));
+    struct pml_slot *s = &tail->pool.control->slots[slot];
+    __atomic_store_n(&s->name[0], 0, __ATOMIC_SEQ_CST); /* first: a slot without a name pins nothing */
+    memset(s, 0, sizeof *s);
     lock_slots(tail, F_UNLCK);
     return PML_OK;
 }

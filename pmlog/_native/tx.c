@@ -339,8 +339,10 @@ static inline int may_commit(struct pml_pool *pool) {
 static int commit_tx(struct pml_pool *pool) {
     struct pml_tx *tx = &pool->tx;
     int st = PML_OK;
-    for (size_t i = 0; st == PML_OK && i < tx->free_count; i++)
+    for (size_t i = 0; st == PML_OK && i < tx->free_count; i++) {
+        tx->record_bytes -= pml_free_cost(); /* what was set aside for it; now comes what it takes */
         st = pml_free_now(pool, tx->frees[i]);
+    }
     bool enters = PML_LIKELY(st == PML_OK && tx->note_count);
     if (enters) {
         enter_commit(pool);
@@ -516,7 +518,7 @@ int pml_view_begin(struct pml_pool *pool, bool *locked) {
 /* A reader beside a writer looks first and asks afterwards whether the image moved under it; then
  * whatever it found, an error too, means nothing. */
 int pml_view_end(struct pml_pool *pool, bool locked, int status) {
-    if (pool->read_only && !pml_follow_stable(pool)) status = PML_E_AGAIN;
+    if (pool->read_only && (!pml_follow_stable(pool) || pml_writer_came(pool))) status = PML_E_AGAIN;
     if (locked) pml_lock_give(&pool->lock);
     return status;
 }

@@ -83,9 +83,9 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
         "_core",
         "_handle",
         "_pack",
+        "_packable",
         "_scalar",
         "_strides",
-        "_takes_float",
         "descr",
         "dtype",
         "shape",
@@ -104,9 +104,12 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
             for axis, extent in enumerate(shape)
         )
         char = _CHARS.get(dtype.char, dtype.char) if dtype.isnative else ""
-        self._pack = _PACKERS.get(char)
-        self._takes_float = char in _FLOATS
-        self._scalar: type = dtype.type if dtype.isnative and self._pack else type(None)
+        self._pack = _PACKERS.get(char, bytes)
+        self._scalar: type = dtype.type if char in _PACKERS else type(None)
+        # Builtin types that `_pack` takes as numpy would.
+        self._packable: frozenset[type] = frozenset(
+            () if char not in _PACKERS else (int, bool, float) if char in _FLOATS else (int, bool)
+        )
 
     @property
     def name(self) -> str:
@@ -216,37 +219,55 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
     # ---- writing -------------------------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        # One element, by plain indices.
-        kind = type(value)
-        if kind is self._scalar:
-            data = value.tobytes()
-        elif self._pack is not None and (
-            kind is int or kind is bool or (kind is float and self._takes_float)
-        ):
-            try:
-                data = self._pack(value)
-            except (struct.error, OverflowError):
-                return self._assign(index, value)
-        else:
-            return self._assign(index, value)
-        if type(index) is int:
-            index = (index,)
-        elif type(index) is not tuple:
-            return self._assign(index, value)
-        handle = self._handle
+        # One element of a table or a row, by plain indices, and a scalar: the common case.
         strides = self._strides
-        if len(index) != len(strides) or handle.dropped:
-            return self._assign(index, value)
-        offset = 0
-        for number, (extent, stride) in zip(index, strides, strict=False):
-            if type(number) is not int or not -extent <= number < extent:
-                return self._assign(index, value)
-            offset += (number if number >= 0 else number + extent) * stride
-        size = len(data)
-        status = _bytes_write(handle.c, offset, data, size)
+        offset = -1
+        stride = 0
+        if type(index) is int:
+            if len(strides) == 1:
+                extent, stride = strides[0]
+                if -extent <= index < extent:
+                    offset = (index if index >= 0 else index + extent) * stride
+        elif type(index) is tuple and len(index) == 2 == len(strides):
+            row, column = index
+            (rows, row_stride), (columns, stride) = strides
+            if (
+                type(row) is int
+                and type(column) is int
+                and -rows <= row < rows
+                and -columns <= column < columns
+            ):
+                offset = (row if row >= 0 else row + rows) * row_stride
+                offset += (column if column >= 0 else column + columns) * stride
+        handle = self._handle
+        kind = type(value)
+        if offset < 0 or handle.dropped or not (kind is self._scalar or kind in self._packable):
+            return self._assign_run(index, value)
+        try:
+            data = value.tobytes() if kind is self._scalar else self._pack(value)
+        except (struct.error, OverflowError):
+            return self._assign_run(index, value)  # numpy decides
+        status = _bytes_write(handle.c, offset, data, stride)
         if status:
-            settle(status, handle, _bytes_write, handle.c, offset, data, size)
+            settle(status, handle, _bytes_write, handle.c, offset, data, stride)
         return None
+
+    def _assign_run(self, index: Any, value: Any) -> None:
+        """Assign to elements side by side, if plain indices from the first axis on name such.
+
+        Args:
+            index: Anything that numpy takes as an index.
+            value: Anything that it assigns there.
+        """
+        indices = index if type(index) is tuple else (index,)
+        if not 0 < len(indices) <= len(self._strides):
+            return self._assign(index, value, None)
+        offset = stride = 0
+        for number, (extent, stride) in zip(indices, self._strides, strict=False):
+            if type(number) is not int or not -extent <= number < extent:
+                return self._assign(index, value, None)
+            offset += (number if number >= 0 else number + extent) * stride
+        return self._assign(index, value, [(offset, stride, 0, 1)] if stride else [])
 
     def _must_exist(self) -> None:
         if self._handle.dropped:
@@ -258,19 +279,31 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
             path=self._core.path,
         )
 
-    def _assign(self, index: Any, value: Any) -> None:
+    def _assign(self, index: Any, value: Any, ranges: list[Range] | None) -> None:
         """Assign as numpy does.
 
         Args:
             index: Anything that numpy takes as an index.
             value: Anything that it assigns there.
+            ranges: Which bytes that are; None: to be found out.
         """
         if isinstance(value, PoolArray):
             value = value[...]
         with Transaction(self._core):
-            target = self._map(writable=True)
-            self._note(touched(target, index))
+            target = self._writable()
+            self._note(touched(target, index) if ranges is None else ranges)
             target[index] = value
+
+    def _writable(self) -> np.ndarray[Any, Any]:
+        """Look at the elements in place, to write to ranges that the transaction has noted.
+
+        Returns:
+            An array that never leaves this class.
+        """
+        target = self._handle.target
+        if target is None:
+            self._handle.target = target = self._map(writable=True)
+        return target  # type: ignore[no-any-return]
 
     def _note(self, ranges: list[Range]) -> None:
         handle = self._handle
@@ -300,7 +333,7 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
         written = [item for item in out if isinstance(item, PoolArray)]
         if method == "at" and isinstance(inputs[0], PoolArray):
             with Transaction(self._core):
-                target = inputs[0]._map(writable=True)
+                target = inputs[0]._writable()
                 inputs[0]._note([(0, inputs[0].nbytes, 0, 1)] if inputs[0].nbytes else [])
                 return ufunc.at(target, *operands[1:], **options)
         if not written:
@@ -312,7 +345,7 @@ class PoolArray(NDArrayOperatorsMixin):  # type: ignore[misc,unused-ignore]
             for item in out:
                 if isinstance(item, PoolArray):
                     item._note([(0, item.nbytes, 0, 1)] if item.nbytes else [])
-                    item = item._map(writable=True)  # noqa: PLW2901 - what numpy writes to
+                    item = item._writable()  # noqa: PLW2901 - what numpy writes to
                 targets.append(item)
             getattr(ufunc, method)(*operands, out=tuple(targets), **options)
         return out[0] if len(out) == 1 else out

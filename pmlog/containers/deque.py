@@ -12,6 +12,7 @@ from pmlog._engine import (
     KIND_BYTES,
     MSGPACK_WORDS,
     Scratch,
+    answer,
     lib,
     scratch_buffer,
     settle,
@@ -219,7 +220,7 @@ class PoolDeque(MutableSequence[Any]):
         data, word = encode_value(value)
         handle = self._handle
         arguments = (handle.c, index, data, word)
-        status = settle(lib.pml_deque_set(*arguments), handle, lib.pml_deque_set, *arguments)
+        status = answer(lib.pml_deque_set(*arguments), handle, lib.pml_deque_set, *arguments)
         if status == E_MISSING:
             raise IndexError("deque index out of range")
         handle.edits += 1
@@ -229,7 +230,7 @@ class PoolDeque(MutableSequence[Any]):
         handle = self._handle
         status = lib.pml_deque_erase(handle.c, index)
         if status:
-            status = settle(status, handle, lib.pml_deque_erase, handle.c, index)
+            status = answer(status, handle, lib.pml_deque_erase, handle.c, index)
             if status == E_MISSING:
                 raise IndexError("deque index out of range")
         handle.version += 1
@@ -360,6 +361,9 @@ class PoolDeque(MutableSequence[Any]):
 
     __copy__ = copy
 
+    def __deepcopy__(self, memo: Any) -> deque[Any]:
+        return self.copy()  # values are copies already
+
     def __len__(self) -> int:
         handle = self._handle
         count: int = _deque_count(handle.c)
@@ -455,4 +459,4 @@ class PoolDeque(MutableSequence[Any]):
                 capacity = max(capacity, status >> 8)
             buffer, view = scratch_buffer(capacity)
             arguments = (handle.c, where, buffer, capacity)
-            status = settle(status, handle, call, *arguments) if status < 0 else call(*arguments)
+            status = answer(status, handle, call, *arguments) if status < 0 else call(*arguments)

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any, Final
 
 from pmlog import limits
-from pmlog._engine import E_BUFFER, ffi, lib, scratch_buffer, settle
+from pmlog._engine import E_BUFFER, answer, ffi, lib, scratch_buffer, settle
 from pmlog._handle import Handle
 from pmlog.containers.codec import ValueDecoder
 
@@ -89,7 +89,7 @@ def _snapshot(handle: Handle, reverse: bool, start: int) -> list[tuple[bytes, in
         pieces: list[tuple[bytes, int]] = []
         settle(lib.pml_read_begin(pool), handle, lib.pml_read_begin, pool)
         try:
-            count = settle(lib.pml_deque_count(handle.c), handle, lib.pml_deque_count, handle.c)
+            count = answer(lib.pml_deque_count(handle.c), handle, lib.pml_deque_count, handle.c)
             done = start
             while 0 <= done < count:
                 data, fetched = batches.fetch(count - 1 - done if reverse else done)
@@ -144,7 +144,7 @@ class _Batches:
             )
             used = lib.pml_deque_scan(*arguments)
             if used < 0:
-                used = settle(used, handle, lib.pml_deque_scan, *arguments)
+                used = answer(used, handle, lib.pml_deque_scan, *arguments)
             if used >= 0:
                 return self._view[:used], self._fetched[0]
             if used != E_BUFFER:

@@ -24,6 +24,7 @@ from pmlog._engine import (
     MSGPACK_WORDS,
     STR_WORDS,
     Scratch,
+    answer,
     ffi,
     lib,
     scratch_buffer,
@@ -37,7 +38,8 @@ from pmlog.containers.codec import (
     encode_msgpack,
     encode_value,
 )
-from pmlog.containers.dict_scan import ITEMS, KEYS, VALUES, walk
+from pmlog.containers.dict_scan import ITEMS, KEYS, walk
+from pmlog.containers.dict_views import DictItems, DictKeys, DictValues
 from pmlog.errors import EncodeError, PmlogError
 from pmlog.transaction import Transaction
 
@@ -202,7 +204,7 @@ class PoolDict(MutableMapping[Any, Any]):
         handle = self._handle
         status = _dict_delete(handle.c, data, word)
         if status:
-            status = settle(status, handle, _dict_delete, handle.c, data, word)
+            status = answer(status, handle, _dict_delete, handle.c, data, word)
             if status == E_MISSING:
                 raise KeyError(key)
         handle.version += 1
@@ -327,7 +329,7 @@ class PoolDict(MutableMapping[Any, Any]):
             arguments = (handle.c, len(pairs), data, words, buffer, capacity, found)
             used = lib.pml_dict_get_many(*arguments)
             if used < 0:
-                used = settle(used, handle, lib.pml_dict_get_many, *arguments)
+                used = answer(used, handle, lib.pml_dict_get_many, *arguments)
             if used >= 0:
                 break
             capacity *= 4
@@ -398,6 +400,11 @@ class PoolDict(MutableMapping[Any, Any]):
         """
         return dict(self.items())
 
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: Any) -> dict[Any, Any]:
+        return self.copy()  # values are copies already
+
     # ---- the whole -----------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -417,7 +424,7 @@ class PoolDict(MutableMapping[Any, Any]):
         Returns:
             A set-like view, in order of insertion.
         """
-        return DictKeys(self)
+        return DictKeys(self, self._handle, self._decoder)
 
     def values(self) -> ValuesView[Any]:
         """Look at the values.
@@ -425,7 +432,7 @@ class PoolDict(MutableMapping[Any, Any]):
         Returns:
             A view, in order of insertion.
         """
-        return DictValues(self)
+        return DictValues(self, self._handle, self._decoder)
 
     def items(self) -> ItemsView[Any, Any]:
         """Look at the entries.
@@ -433,7 +440,7 @@ class PoolDict(MutableMapping[Any, Any]):
         Returns:
             A set-like view, in order of insertion.
         """
-        return DictItems(self)
+        return DictItems(self, self._handle, self._decoder)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -493,7 +500,7 @@ class PoolDict(MutableMapping[Any, Any]):
             buffer, view = scratch_buffer(capacity)
             arguments = (handle.c, data, word, buffer, capacity)
             # Anything but "too large" and "another thread's transaction is open" raises here.
-            status = settle(status, handle, call, *arguments) if status < 0 else call(*arguments)
+            status = answer(status, handle, call, *arguments) if status < 0 else call(*arguments)
 
 
 def _long_key(key: Any) -> tuple[bytes, int]:
@@ -509,51 +516,3 @@ def _long_key(key: Any) -> tuple[bytes, int]:
         data = key.encode()
         return data, len(data) << 8 | KIND_STR
     return key, len(key) << 8 | KIND_BYTES
-
-
-class DictKeys(KeysView[Any]):
-    """The keys of a dict in a pool."""
-
-    __slots__ = ()
-    _mapping: PoolDict
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._mapping)
-
-    def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)
-
-
-class DictValues(ValuesView[Any]):
-    """The values of a dict in a pool."""
-
-    __slots__ = ()
-    _mapping: PoolDict
-
-    def __iter__(self) -> Iterator[Any]:
-        return walk(self._mapping._handle, self._mapping._decoder, VALUES)
-
-    def __reversed__(self) -> Iterator[Any]:
-        return walk(self._mapping._handle, self._mapping._decoder, VALUES, reverse=True)
-
-    def __contains__(self, value: object) -> bool:
-        return any(other is value or other == value for other in self)
-
-
-class DictItems(ItemsView[Any, Any]):
-    """The entries of a dict in a pool."""
-
-    __slots__ = ()
-    _mapping: PoolDict
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return walk(self._mapping._handle, self._mapping._decoder, ITEMS)
-
-    def __reversed__(self) -> Iterator[tuple[Any, Any]]:
-        return walk(self._mapping._handle, self._mapping._decoder, ITEMS, reverse=True)
-
-    def __contains__(self, item: object) -> bool:
-        if not isinstance(item, tuple) or len(item) != 2:
-            return False
-        value = self._mapping.get(item[0], _NO_DEFAULT)
-        return value is not _NO_DEFAULT and bool(value == item[1])

@@ -21,6 +21,7 @@ from pmlog._engine import (
     E_AGAIN,
     E_BUFFER,
     E_MISSING,
+    answer,
     ffi,
     lib,
     scratch_buffer,
@@ -211,7 +212,7 @@ class _Batches:
             cursor.at = cursor.started = 0
             return 0
         arguments = (handle.c, cursor, *self.last)
-        return settle(lib.pml_dict_seek(*arguments), handle, lib.pml_dict_seek, *arguments)
+        return answer(lib.pml_dict_seek(*arguments), handle, lib.pml_dict_seek, *arguments)
 
     def _scan(self) -> int:
         handle = self.handle
@@ -224,4 +225,4 @@ class _Batches:
             self._fetched,
         )
         used: int = lib.pml_dict_scan(*arguments)
-        return used if used >= 0 else settle(used, handle, lib.pml_dict_scan, *arguments)
+        return used if used >= 0 else answer(used, handle, lib.pml_dict_scan, *arguments)

@@ -4,7 +4,7 @@ from struct import Struct
 from typing import Final
 
 from pmlog import limits
-from pmlog._engine import E_BUFFER, E_STALE, ffi, lib, scratch_buffer, settle
+from pmlog._engine import E_BUFFER, E_STALE, answer, ffi, lib, scratch_buffer
 from pmlog._handle import Core
 from pmlog.errors import CorruptionError
 
@@ -50,7 +50,7 @@ def _read(core: Core) -> dict[str, str] | None:
         arguments = (core.pool, cursor, buffer, capacity, count)
         used = lib.pml_container_names(*arguments)
         if used < 0:
-            used = settle(used, core, lib.pml_container_names, *arguments)
+            used = answer(used, core, lib.pml_container_names, *arguments)
         if used == E_STALE:
             return None
         if used == E_BUFFER:

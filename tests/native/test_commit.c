@@ -14,7 +14,7 @@ static const struct pml_ops *ops_before;
 /* A slow device, without a clock: it is done when everybody else has appended or left. */
 static int slow_drain(struct pml_persist *p) {
     uint64_t commits = __atomic_load_n(&pool->commits, __ATOMIC_RELAXED);
-    for (int n = 0; n < 20000; n++) {
+    for (int n = 0; n < 1000; n++) {
         uint64_t others = (uint64_t)atomic_load(&running) - 1;
         if (__atomic_load_n(&pool->commits, __ATOMIC_RELAXED) - commits >= others) break;
         sched_yield();
@@ -64,7 +64,7 @@ static void commits_share_syncs(bool checkpoints) {
     const char *path = scratch_path(checkpoints ? "shared-2" : "shared");
     pthread_t threads[THREADS], other;
     int numbers[THREADS];
-    commits_each = test_rounds(150);
+    commits_each = test_rounds(60);
     CHECK_OK(pml_open(path, &options, &pool));
     CHECK_OK(pml_container_open(pool, "d", 1, PML_TYPE_DICT, 0, NULL, 0, &dict));
     struct pml_info before, after;

@@ -45,13 +45,24 @@ static void take_start(struct pml_pool *pool) {
     content_hash(&running->start);
 }
 
+/* A drain that was held has made nothing durable, whatever the engine believes. */
+static void take_back_sync(struct run *run) {
+    if (!recorder.hold_drains || run->canary == CLAIM_DURABLE) return;
+    atomic_store(&run->pool->lsn_durable, run->lsn_durable);
+    run->pool->control->lsn_durable = run->lsn_durable;
+    run->pool->control->txn_durable = run->txn_durable;
+}
+
 /* A call has returned: if it committed, the state is noted. */
 static void note_commit(struct run *run, size_t begun) {
     struct pml_position position;
     struct history *h = &run->history;
     CHECK_OK(pml_position(run->pool, &position));
     uint64_t txn = h->count ? h->commits[h->count - 1].txn : 0;
-    if (position.txn == txn) return;
+    if (position.txn == txn) {
+        take_back_sync(run); /* a transaction without a change asks for a sync too */
+        return;
+    }
     CHECK(position.txn == txn + 1);
     size_t whole = run->tape.count;
     while (whole > begun && !(run->tape.events[whole - 1].kind == EVENT_STORE &&
@@ -66,11 +77,7 @@ static void note_commit(struct run *run, size_t begun) {
     if (recorder.hold_drains) { /* appended, not synced: as other threads' records are */
         h->commits[h->count - 1].returned = SIZE_MAX;
     }
-    if (recorder.hold_drains && run->canary != CLAIM_DURABLE) {
-        atomic_store(&run->pool->lsn_durable, run->lsn_durable);
-        run->pool->control->lsn_durable = run->lsn_durable;
-        run->pool->control->txn_durable = run->txn_durable;
-    }
+    take_back_sync(run);
     uint64_t digest;
     CHECK_OK(pool_digest(run->pool, &digest));
     CHECK(digest == h->commits[h->count - 1].digest);

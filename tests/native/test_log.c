@@ -5,6 +5,7 @@
 #include "harness.h"
 
 #define RING (256 * KIB)
+#define SALT 0x5a17u
 
 /* ---- records made by hand ---- */
 
@@ -28,13 +29,14 @@ static struct pml_record *forge(uint64_t lsn, const struct pml_chain *before, ui
 }
 
 static void seal(struct pml_record *r) {
+    /* Not by the engine's own function: seeded by the predecessor and by the pool. */
     r->checksum =
-        pml_crc32c(r->checksum_prev, &r->lsn, r->length - offsetof(struct pml_record, lsn));
+        pml_crc32c(r->checksum_prev ^ SALT, &r->lsn, r->length - offsetof(struct pml_record, lsn));
 }
 
 static int peek(const struct pml_chain *chain) {
     const struct pml_record *out;
-    return pml_log_peek(hand_ring, RING, chain, &out);
+    return pml_log_peek(hand_ring, RING, SALT, chain, &out);
 }
 
 /* Each end of the chain is told apart, and only a record that continues it is valid. */
@@ -89,27 +91,39 @@ static void every_flipped_bit_ends_the_chain(void) {
     CHECK(peek(&chain) == -1);
 }
 
+/* Bytes that make a sound record under another pool's secret are none here. */
+static void a_record_needs_the_pools_secret(void) {
+    const struct pml_chain chain = {RING + 4096, 9, 3, 1, 0x55u};
+    memset(hand_ring, 0, 2 * RING);
+    struct pml_record *r = forge(chain.lsn, &chain, 256, 0);
+    r->checksum = pml_record_sum(r, r->length, SALT ^ 1);
+    CHECK(peek(&chain) == PML_END_TORN);
+    struct pml_record *behind = forge(chain.lsn + 640, &chain, 128, chain.lsn + 192);
+    behind->checksum = pml_record_sum(behind, behind->length, SALT ^ 1);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == 0);
+}
+
 /* The hint is the greatest durable LSN of sound records behind the break, of this history only. */
 static void hint_believes_sound_records_only(void) {
     const struct pml_chain chain = {RING + 4096, 9, 3, 1, 0x55u};
     struct pml_chain other = chain;
     memset(hand_ring, 0, 2 * RING);
-    CHECK(pml_log_hint(hand_ring, RING, &chain) == 0);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == 0);
     struct pml_record *r = forge(chain.lsn + 640, &other, 128, chain.lsn + 192);
     seal(r);
-    CHECK(pml_log_hint(hand_ring, RING, &chain) == chain.lsn + 192);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == chain.lsn + 192);
     struct pml_record *later = forge(chain.lsn + 64 * 100, &other, 128, chain.lsn + 64 * 90);
     seal(later);
-    CHECK(pml_log_hint(hand_ring, RING, &chain) == chain.lsn + 64 * 90);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == chain.lsn + 64 * 90);
     later->lsn_durable ^= 64; /* not sealed: unsound */
-    CHECK(pml_log_hint(hand_ring, RING, &chain) == chain.lsn + 192);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == chain.lsn + 192);
     r->session = 2; /* of an earlier session: its loss was accepted */
     seal(r);
-    CHECK(pml_log_hint(hand_ring, RING, &chain) == 0);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == 0);
     r->session = 3;
     r->lsn -= RING; /* of an earlier lap */
     seal(r);
-    CHECK(pml_log_hint(hand_ring, RING, &chain) == 0);
+    CHECK(pml_log_hint(hand_ring, RING, SALT, &chain) == 0);
 }
 
 /* ---- pools ---- */
@@ -419,6 +433,7 @@ int main(void) {
     peek_tells_the_ends_apart();
     every_flipped_bit_ends_the_chain();
     hint_believes_sound_records_only();
+    a_record_needs_the_pools_secret();
     free(hand_ring);
     records_of_all_sizes_lap_the_ring();
     one_drain_per_commit();
