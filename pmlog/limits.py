@@ -47,3 +47,21 @@ CONSUMER_NAME_BYTES_MAX: Final = 31
 
 ADVANCED_GAP_BYTES: Final = 16
 """Array assignments log gaps up to this size: a log range's own header takes as much."""
+
+FRAME_RAW_BYTES_MAX: Final = MIB
+"""Log bytes that one frame carries at most."""
+
+MESSAGE_BYTES_MAX: Final = 64 * KIB
+"""Longest message between shipper and receiver."""
+
+BLOCK_BYTES: Final = 64 * KIB
+"""Unit of baselines."""
+
+BLOCKS_PER_MESSAGE_MAX: Final = 256
+"""Digests that a receiver sends at a time."""
+
+RECEIVER_NAME_BYTES_MAX: Final = CONSUMER_NAME_BYTES_MAX
+"""A receiver's name is that of its consumer slot."""
+
+SHIPPER_SILENCE_S: Final = 5.0
+"""A shipper that has said nothing for so long is taken for gone."""

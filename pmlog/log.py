@@ -15,6 +15,7 @@ from uuid import UUID
 from pmlog import limits
 from pmlog._engine import E_MISSING, E_TIMEOUT, failure, ffi, lib
 from pmlog.errors import ClosedError, ConfigError, GapError, PmlogError, UsageError
+from pmlog.identity import Identity, Mark
 from pmlog.position import Position
 from pmlog.record import Range, Record, parse_record
 
@@ -60,6 +61,9 @@ class LogStatus:
     epoch: int
     session: int
     frozen: bool
+    """Power is failing: no transaction commits."""
+    fenced_epoch: int | None
+    """The epoch that has taken over, if one has."""
     lsn_durable: int
     lsn_checkpoint: int
     lsn_closed: int | None
@@ -94,6 +98,7 @@ class LogReader:
             raise error
         self._tail = out[0]
         self._out = ffi.new("struct pml_tail_record *")
+        self._run_out = ffi.new("const char **"), ffi.new("uint64_t *")
         # Read from the ring, but not handed out yet: `read` stops before it.
         self._kept: Record | None = None
         if lsn is not None:
@@ -159,6 +164,29 @@ class LogReader:
             return None
         data = b"".join(record.raw for record in pieces)
         return Run(pieces[0].lsn, data, len(pieces), pieces[-1].position)
+
+    def run(self, limit_bytes: int = limits.LOG_READ_BYTES) -> memoryview | None:
+        """Read a run of whole records without a copy; the reader goes behind it.
+
+        Args:
+            limit_bytes: Where to stop; a single longer record comes whole.
+
+        Returns:
+            The bytes, verified, in the ring itself: a consumer slot must keep them there until
+            they are copied. None: the end of the log, for now.
+
+        Raises:
+            GapError: The writer has overwritten what comes next.
+            CorruptionError: The log breaks before its end.
+        """
+        data, size = self._run_out
+        status = lib.pml_tail_run(self._open(), limit_bytes, data, size)
+        if status == E_MISSING:
+            return None
+        if status:
+            error = failure(status, self.path, "log")
+            raise error
+        return memoryview(ffi.buffer(data[0], size[0])).toreadonly()
 
     def _parse(self, raw: bytes, lsn_next: int) -> Record:
         record = parse_record(raw)
@@ -229,6 +257,126 @@ class LogReader:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
 
+    def wait_beyond(self, lsn: int, timeout: float) -> bool:
+        """Sleep until the log reaches beyond an LSN; other threads may use the reader meanwhile.
+
+        Args:
+            lsn: The LSN.
+            timeout: How long, in seconds, up to half a second.
+
+        Returns:
+            Whether it does; False: the time is up.
+
+        Raises:
+            ClosedError: The reader is closed.
+        """
+        milliseconds = min(_WAIT_SLICE_MS, max(0, int(timeout * 1000)))
+        status = lib.pml_tail_wait_beyond(self._open(), lsn, milliseconds)
+        if status not in (0, E_TIMEOUT):
+            error = failure(status, self.path, "log")
+            raise error
+        if status == E_TIMEOUT and lib.pml_tail_control(self._open()) == ffi.NULL:
+            time.sleep(milliseconds / 1000)
+        return bool(status == 0)
+
+    # ---- what a shipper needs ------------------------------------------------------------------
+
+    def identity(self) -> Identity:
+        """Tell what a new copy of the pool needs to know.
+
+        Returns:
+            That.
+        """
+        out = ffi.new("struct pml_identity *")
+        lib.pml_tail_identity(self._open(), out)
+        return Identity(
+            pool_id=UUID(bytes=bytes(ffi.buffer(out.pool_id))),
+            created_ns=out.created_ns,
+            ring_bytes=out.ring_bytes,
+            hash_seed=(out.hash_seed[0], out.hash_seed[1]),
+            image_bytes=self.mark().image_bytes,
+        )
+
+    def mark(self) -> Mark:
+        """Read the checkpoint.
+
+        Returns:
+            That, as it is now.
+
+        Raises:
+            CorruptionError: Both of its copies are damaged.
+        """
+        out = ffi.new("struct pml_mark *")
+        self._do(lib.pml_tail_mark(self._open(), out))
+        return Mark(
+            epoch=out.epoch,
+            lsn=out.lsn_checkpoint,
+            chain=out.chain,
+            txn=out.txn,
+            session=out.session,
+            image_bytes=out.image_bytes,
+        )
+
+    @property
+    def lsn_durable(self) -> int:
+        """End of the durable log, as the writer has published it; 0: nobody has."""
+        control = lib.pml_tail_control(self._open())
+        return 0 if control == ffi.NULL else int(control.lsn_durable)
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present primaryship."""
+        control = lib.pml_tail_control(self._open())
+        return self.mark().epoch if control == ffi.NULL else int(control.epoch)
+
+    @property
+    def session(self) -> int:
+        """Number of the writer's open; 0: one is about to recover the pool."""
+        control = lib.pml_tail_control(self._open())
+        return 0 if control == ffi.NULL else int(control.session)
+
+    def publish(self, received: int, replicated: int, applied: int, delay_ns: int = 0) -> None:
+        """Tell the writer what its receivers have; a sign of life too.
+
+        Args:
+            received: What K receivers have in memory.
+            replicated: What is durable at K receivers.
+            applied: What is readable at K receivers.
+            delay_ns: What each commit waits from now on, so that receivers keep up.
+
+        Raises:
+            ReadOnlyError: The pool's control file may not be written.
+        """
+        levels = ffi.new("uint64_t[3]", [received, replicated, applied])
+        self._do(lib.pml_tail_publish(self._open(), levels, delay_ns))
+
+    def freeze(self) -> None:
+        """Let no transaction commit any more; on return the log's end is final.
+
+        Raises:
+            ReadOnlyError: The pool's control file may not be written.
+            WaitTimeoutError: A commit that had begun does not end.
+        """
+        status = lib.pml_tail_freeze(self._open(), lib.PML_FROZEN_POWER, 0)
+        self._do(status)
+
+    def unfreeze(self) -> None:
+        """Let transactions commit again."""
+        self._do(lib.pml_tail_freeze(self._open(), lib.PML_FROZEN_NO, 0))
+
+    def fence(self, epoch: int) -> None:
+        """Let no transaction commit any more: another pool has taken over.
+
+        Args:
+            epoch: That pool's.
+        """
+        self._do(lib.pml_tail_freeze(self._open(), lib.PML_FROZEN_FENCED, epoch))
+
+    def _do(self, status: int) -> None:
+        if status:
+            error = failure(status, self.path, "log")
+            raise error
+
     # ---- who else ------------------------------------------------------------------------------
 
     @property
@@ -262,7 +410,8 @@ class LogReader:
             writer_pid=control.writer_pid or None,
             epoch=control.epoch,
             session=control.session,
-            frozen=bool(control.frozen),
+            frozen=control.frozen == lib.PML_FROZEN_POWER,
+            fenced_epoch=control.fenced_epoch if control.frozen == lib.PML_FROZEN_FENCED else None,
             lsn_durable=control.lsn_durable,
             lsn_checkpoint=control.lsn_checkpoint,
             lsn_closed=control.lsn_closed or None,
@@ -324,6 +473,25 @@ class LogReader:
 
     def __del__(self) -> None:
         self.close()
+
+
+def take_mark(mark: Mark) -> Any:
+    """Give the engine a mark.
+
+    Args:
+        mark: The mark.
+
+    Returns:
+        `struct pml_mark *`.
+    """
+    out = ffi.new("struct pml_mark *")
+    out.epoch = mark.epoch
+    out.lsn_checkpoint = mark.lsn
+    out.chain = mark.chain
+    out.txn = mark.txn
+    out.session = mark.session
+    out.image_bytes = mark.image_bytes
+    return out
 
 
 class Consumer:

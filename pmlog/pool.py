@@ -10,8 +10,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from pmlog import limits
-from pmlog._engine import E_BUSY, E_MISSING, answer, failure, ffi, lib, settle
+from pmlog import limits, marks
+from pmlog._engine import E_BUSY, E_MISSING, E_TIMEOUT, answer, failure, ffi, lib, settle
 from pmlog._handle import Core, Handle
 from pmlog.containers.bytes_view import locate, read_descr
 from pmlog.containers.deque import PoolDeque
@@ -22,8 +22,11 @@ from pmlog.errors import (
     ConfigError,
     ContainerNotFoundError,
     ContainerTypeError,
+    FencedError,
     LevelUnavailableError,
+    PoolFrozenError,
     UsageError,
+    WaitTimeoutError,
 )
 from pmlog.levels import Level
 from pmlog.medium import Domain, Medium, parse_domain, parse_medium
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
     from pmlog.containers.array import PoolArray
 
 _Container = TypeVar("_Container")
+
+_WAIT_SLICE_MS: Final = int(limits.WAIT_SLICE_S * 1000)
+
+_REPLICATED_LEVELS: Final = {Level.RECEIVED: 0, Level.REPLICATED: 1, Level.APPLIED: 2}
 
 _TYPES: Final = {
     "dict": lib.PML_TYPE_DICT,
@@ -84,6 +91,8 @@ def open(
         PoolFullError: The file system has no room for a new pool.
         FormatError: It is not a pool, or one of a later version.
         CorruptionError: It holds bytes that no crash explains.
+        PoolFrozenError: Its log was handed over at a power loss.
+        FencedError: Another pool was promoted in its place.
 
     Cost: a cleanly closed pool opens in the same time whatever its size; otherwise recovery takes
     time in proportion to the log since the last checkpoint.
@@ -92,6 +101,8 @@ def open(
     raw = os.fsencode(place)
     if not raw or b"\0" in raw:
         raise ConfigError(f"{place!r} is not a path")
+    if not readonly:
+        _must_not_be_stopped(place)
     options = ffi.new("struct pml_options *")
     options.size = parse_size(size, "size")
     options.max_size = parse_size(max_size, "max_size")
@@ -102,6 +113,23 @@ def open(
         lib.PML_OPEN_READ_ONLY if readonly else 0
     )
     return open_options(place, options, chosen)
+
+
+def _must_not_be_stopped(path: str) -> None:
+    if not os.path.exists(os.path.join(path, marks.STOP_NAME)):
+        return
+    stop = marks.stop_of(path)
+    if stop is not None and stop.why == "fenced":
+        raise FencedError(
+            f"{path}: the pool of epoch {stop.epoch} has taken over: this one is no longer the "
+            "primary",
+            path=path,
+        )
+    raise PoolFrozenError(
+        f"{path}: a power loss was announced, and the log was handed over to receivers",
+        hint="go on at the promoted receiver; if none was promoted: pmlog power-loss --restored",
+        path=path,
+    )
 
 
 def open_options(path: str, options: Any, medium: Medium) -> "Pool":
@@ -369,12 +397,36 @@ class Pool:
                 `Level.LOCAL`, cannot be cut short.
 
         Raises:
-            LevelUnavailableError: The pool cannot give that level.
+            LevelUnavailableError: The pool cannot give that level: `Level.LOCAL` where nothing
+                survives a power loss, a higher one while no shipper serves the pool.
+            WaitTimeoutError: What is committed has not reached the level in time.
             MediumError: Writing failed.
         """
-        if not self._has_reached(self._available(level), lsn):
-            core = self._core
+        level = self._available(level)
+        if self._has_reached(level, lsn):
+            return
+        core = self._core
+        if level is Level.LOCAL:
             settle(lib.pml_sync(core.pool), core, lib.pml_sync, core.pool)
+            return
+        wanted = self.position.lsn if lsn is None else lsn
+        deadline = None if timeout is None else time.monotonic() + timeout
+        number = _REPLICATED_LEVELS[level]
+        while True:  # in slices of the engine's, so that signals are seen
+            left_ms = _WAIT_SLICE_MS
+            if deadline is not None:
+                left_ms = min(left_ms, max(0, int((deadline - time.monotonic()) * 1000)))
+            status = lib.pml_wait_level(core.pool, number, wanted, left_ms)
+            if status == 0:
+                return
+            if status != E_TIMEOUT:
+                raise core.failure(status)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(
+                    f"{core.path}: LSN {wanted} has not reached Level.{level.name} in {timeout} s",
+                    path=core.path,
+                    lsn=wanted,
+                )
 
     async def wait_async(
         self,
@@ -390,7 +442,9 @@ class Pool:
             timeout: How long, in seconds; None: no limit.
 
         Raises:
-            LevelUnavailableError: The pool cannot give that level.
+            LevelUnavailableError: The pool cannot give that level: `Level.LOCAL` where nothing
+                survives a power loss, a higher one while no shipper serves the pool.
+            WaitTimeoutError: What is committed has not reached the level in time.
             MediumError: Writing failed.
         """
         if not self._has_reached(self._available(level), lsn):
@@ -401,10 +455,11 @@ class Pool:
     def _available(self, level: Level) -> Level:
         level = Level(level)
         self._core.live()
-        if level > Level.LOCAL:
+        if level > Level.LOCAL and not self._is_served():
             raise LevelUnavailableError(
                 f"{self._core.path}: Level.{level.name} needs receivers, and no shipper serves "
                 "this pool",
+                hint="start one: pmlog ship POOL",
                 path=self._core.path,
             )
         if level is Level.LOCAL and not self._domain.survives_power_loss:
@@ -416,7 +471,15 @@ class Pool:
             )
         return level
 
+    def _is_served(self) -> bool:
+        core = self._core
+        age_ns = ffi.new("uint64_t *")
+        settle(lib.pml_shipper_age(core.pool, age_ns), core, lib.pml_shipper_age, core.pool, age_ns)
+        return bool(age_ns[0] < limits.SHIPPER_SILENCE_S * 1e9)
+
     def _has_reached(self, level: Level, lsn: int | None) -> bool:
+        if level > Level.LOCAL:
+            return False
         if level is Level.COMMITTED or self._domain.is_durable_at_commit:
             return True
         return lsn is not None and bool(self._info().lsn_durable >= lsn)

@@ -204,6 +204,12 @@ static void seal_pages(struct pml_pool *pool, uint64_t first, uint64_t count) {
     pool->store.ops->flush(&pool->store, pool->shared.base + first * PML_PAGE, count * PML_PAGE);
 }
 
+/* A block of a baseline: whole pages and their checksums; the caller drains. */
+void pml_store_pages(struct pml_pool *pool, uint64_t offset, const char *data, size_t size) {
+    pml_put(&pool->store, pool->shared.base + offset, data, size);
+    seal_pages(pool, offset / PML_PAGE, size / PML_PAGE);
+}
+
 int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     struct pml_chain chain = {pool->mark.lsn_checkpoint, pool->mark.txn, pool->mark.session,
                               pool->mark.epoch, pool->mark.chain};

@@ -163,6 +163,8 @@ struct pml_pool {
     char *ring;               /* mapped twice in a row: a record never wraps */
     uint64_t ring_bytes;
     uint64_t lsn_tail;        /* end of the last record */
+    uint64_t lsn_received;    /* replica: end of the bytes behind it, perhaps inside a record */
+    uint64_t control_session; /* what control.session says: changes whenever the log is not continued */
     uint64_t ring_limit;      /* the tail may go up to here */
     uint64_t record_max;
     _Atomic uint64_t checkpoint_at; /* wake the checkpointer when the tail passes this */
@@ -320,6 +322,7 @@ int pml_marks_read(const char *image, const struct pml_image_header *header, str
 int pml_checkpointer_start(struct pml_pool *pool);
 void pml_checkpointer_stop(struct pml_pool *pool);
 uint32_t pml_page_sum(const void *page);
+void pml_store_pages(struct pml_pool *pool, uint64_t offset, const char *data, size_t size);
 int pml_verify_page(struct pml_pool *pool, uint64_t page);
 void pml_checkpoint_nudge(struct pml_pool *pool, uint64_t durable);
 uint64_t pml_release_run(struct pml_pool *pool, uint64_t from, uint64_t end, uint64_t limit);

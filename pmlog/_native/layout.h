@@ -221,7 +221,7 @@ struct pml_control {
     uint64_t lsn_durable;    /* end of the durable, valid log */
     uint64_t txn_durable;
     uint32_t wake;           /* futex: changes with every commit */
-    uint32_t reserved1;
+    uint32_t committing;     /* commits between their look at `frozen` and lsn_durable */
     uint64_t reserved2[5];
     /* written by the writer at checkpoints and opens */
     uint64_t session;        /* changes with every open for writing */
@@ -229,13 +229,16 @@ struct pml_control {
     uint64_t lsn_checkpoint;
     uint64_t lsn_closed;     /* != 0: closed cleanly, the log ends here */
     uint32_t epoch;
-    uint32_t frozen;         /* != 0: commits are refused (power loss) */
-    uint64_t reserved3[3];
+    uint32_t frozen;         /* PML_FROZEN_*: commits are refused */
+    uint32_t fenced_epoch;   /* PML_FROZEN_FENCED: the epoch that has taken over */
+    uint32_t reserved3;
+    uint64_t reserved3b[2];
     /* written by readers of the log */
     uint32_t waiters;        /* != 0: somebody sleeps on wake */
-    uint32_t reserved4;
-    uint64_t lsn_level[4];   /* RECEIVED, REPLICATED, APPLIED of K receivers; one reserved */
-    uint64_t delay_ns;       /* what each commit waits (backlog bound) */
+    uint32_t level_wake;     /* futex: changes with every change of lsn_level, frozen, delay_ns */
+    uint64_t lsn_level[3];   /* reached by the receivers that count: RECEIVED, REPLICATED, APPLIED */
+    uint64_t delay_ns;       /* what each commit waits (backlog bound); PML_DELAY_BLOCK: no commits */
+    uint64_t shipper_beat_ns; /* CLOCK_MONOTONIC of the shipper's last sign of life; 0: none */
     uint64_t reserved5[2];
     struct pml_slot slots[PML_SLOTS];
 };
@@ -262,6 +265,7 @@ enum pml_block_kind {
     PML_BLOCK_ITEM = 6,
     PML_BLOCK_BYTES = 7
 };
+enum pml_frozen { PML_FROZEN_NO = 0, PML_FROZEN_POWER = 1, PML_FROZEN_FENCED = 2 };
 enum pml_slot_flag { PML_SLOT_REQUIRED = 1 };
 /* cdef: end */
 

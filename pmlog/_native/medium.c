@@ -554,6 +554,12 @@ static int create_files(struct pml_pool *pool, const struct pml_options *options
     if (getrandom(header.pool_id, sizeof header.pool_id, 0) != sizeof header.pool_id ||
         getrandom(header.hash_seed, sizeof header.hash_seed, 0) != sizeof header.hash_seed)
         return pml_fail_errno(PML_E_MEDIUM, errno, "no random bytes");
+    if (options->identity) { /* a replica is the same pool elsewhere */
+        memcpy(header.pool_id, options->identity->pool_id, sizeof header.pool_id);
+        memcpy(header.hash_seed, options->identity->hash_seed, sizeof header.hash_seed);
+        header.created_ns = options->identity->created_ns;
+        header.ring_bytes = options->identity->ring_bytes;
+    }
     header.checksum = header_sum(&header, sizeof header);
     pool->file_bytes = options->size;
     /* The first mark: an empty, clean log.  Recovery of a pool without any record is no special

@@ -16,6 +16,7 @@
 
 /* cdef: begin */
 #define PML_WAIT_SLICE_MS 50
+#define PML_DELAY_BLOCK 0xffffffffffffffff /* delay_ns: no commit until it changes */
 #define PML_MISSING_WORD 0 /* in place of a value's word: there is no such key */
 
 enum pml_status {
@@ -62,7 +63,17 @@ enum pml_open_flag {
     PML_OPEN_CREATE = 1,      /* make the pool if there is none */
     PML_OPEN_READ_ONLY = 2,
     PML_OPEN_NO_THREAD = 4,   /* checkpoints only when asked for, or when the ring is short */
-    PML_OPEN_NO_VERIFY = 8    /* do not check page checksums: for the checker, which does it itself */
+    PML_OPEN_NO_VERIFY = 8,   /* do not check page checksums: for the checker, which does it itself */
+    PML_OPEN_REPLICA = 16,    /* the log comes from another pool: no transactions */
+    PML_OPEN_PROMOTE = 32     /* a writer's open that begins the next epoch */
+};
+
+/* What a new replica has in common with its primary. */
+struct pml_identity {
+    uint8_t pool_id[16];
+    uint64_t created_ns;
+    uint64_t ring_bytes;
+    uint64_t hash_seed[2];
 };
 
 /* Functions of libpmemobj, as found by the binding: the core does not link it. */
@@ -91,6 +102,7 @@ struct pml_options {
     uint32_t medium;          /* enum pml_medium_kind */
     uint32_t reserved;
     const struct pml_pmemobj_api *pmemobj; /* medium PML_MEDIUM_PMEMOBJ only */
+    const struct pml_identity *identity; /* a new replica only; NULL: a pool of its own */
 };
 
 struct pml_detail {
@@ -295,12 +307,31 @@ int pml_tail_seek(struct pml_tail *tail, uint64_t lsn); /* 0: lsn_checkpoint */
 int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out); /* PML_E_MISSING: at the end */
 uint32_t pml_tail_record_sum(struct pml_tail *tail, const char *record, size_t size); /* of a copy */
 int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms); /* PML_OK or PML_E_TIMEOUT */
+int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_ms); /* any thread */
+int pml_tail_mark(struct pml_tail *tail, struct pml_mark *out); /* the checkpoint, as it is now */
 int pml_tail_position(struct pml_tail *tail, struct pml_position *out);
 const struct pml_control *pml_tail_control(struct pml_tail *tail);
 int pml_tail_header(struct pml_tail *tail, uint8_t pool_id[16], uint64_t *ring_bytes);
 int pml_slot_claim(struct pml_tail *tail, const char *name, uint32_t flags);  /* its number */
 int pml_slot_ack(struct pml_tail *tail, int slot, uint64_t lsn);
 int pml_slot_release(struct pml_tail *tail, int slot);  /* no longer pins; forgets it */
+/* The whole records from the tail's position on, without a copy: up to `max` bytes or one record;
+ * the tail moves behind them.  PML_E_MISSING: none.  The caller verifies what it copied. */
+int pml_tail_run(struct pml_tail *tail, uint64_t max, const char **data, uint64_t *size);
+int pml_tail_identity(struct pml_tail *tail, struct pml_identity *out);
+/* what a shipper tells the writer */
+int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_t delay_ns);
+int pml_tail_freeze(struct pml_tail *tail, uint32_t frozen, uint32_t fenced_epoch);
+/* and the writer waits for */
+int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns); /* UINT64_MAX: there was none */
+int pml_wait_level(struct pml_pool *pool, uint32_t level, uint64_t lsn, uint64_t timeout_ms);
+
+/* replica.c */
+int pml_replica_append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t size,
+                       struct pml_position *durable); /* lsn: of the first byte; what is durable now */
+int pml_replica_restart(struct pml_pool *pool); /* forget the bytes behind the last whole record */
+int pml_replica_block(struct pml_pool *pool, uint64_t offset, const char *data, size_t size);
+int pml_replica_baseline(struct pml_pool *pool, const struct pml_mark *start);
 /* cdef: end */
 
 #endif

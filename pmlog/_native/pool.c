@@ -74,6 +74,14 @@ static int check_heap(struct pml_pool *pool) {
 static int start_writer(struct pml_pool *pool) {
     int st = pml_tx_init(pool);
     if (st == PML_OK) st = pml_recover(pool);
+    if (pool->flags & PML_OPEN_REPLICA) {
+        if (st == PML_OK) st = pml_checkpointer_start(pool);
+        return st;
+    }
+    /* The epoch's first record: what follows it can never continue another history. */
+    if (st == PML_OK && (pool->flags & PML_OPEN_PROMOTE))
+        st = pml_log_append(pool, NULL, 0, PML_RECORD_EPOCH);
+    if (st == PML_OK && (pool->flags & PML_OPEN_PROMOTE)) st = pml_log_sync(pool, pool->lsn_tail);
     /* No transaction at all: creation went no further than the files. */
     if (st == PML_OK && pool->txn == 0) st = format(pool);
     if (st == PML_OK) st = check_heap(pool);
@@ -264,7 +272,7 @@ int pml_info(struct pml_pool *pool, struct pml_info *out) {
         pthread_mutex_unlock(&pool->checkpoint_mutex);
     }
     const struct pml_heap *heap = pml_heap(pool);
-    out->image_bytes = heap->end;
+    out->image_bytes = pool->flags & PML_OPEN_REPLICA ? pool->image_bytes : heap->end;
     out->heap_used_bytes = heap->used_bytes;
     out->heap_used_blocks = heap->used_blocks;
     out->heap_top = heap->top;

@@ -117,6 +117,8 @@ static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
     memcpy(control->boot_id, pool->boot_id, sizeof control->boot_id);
     control->epoch = end->epoch;
     control->frozen = 0;
+    control->fenced_epoch = 0;
+    control->committing = 0;
     control->lsn_closed = 0;
     memset(control->lsn_level, 0, sizeof control->lsn_level);
     control->delay_ns = 0;
@@ -162,7 +164,11 @@ int pml_recover(struct pml_pool *pool) {
     pool->chain = chain.checksum;
     pool->txn = chain.txn;
     pool->epoch = chain.epoch;
-    pool->session = pml_max64(chain.session, pool->mark.session) + 1;
+    /* A replica's log is its primary's, sessions included; a promotion begins the next epoch. */
+    bool replica = (pool->flags & PML_OPEN_REPLICA) != 0;
+    pool->session = pml_max64(chain.session, pool->mark.session) + (replica ? 0 : 1);
+    if (pool->flags & PML_OPEN_PROMOTE) pool->epoch++;
+    pool->lsn_received = chain.lsn;
     pool->record_max = pool->ring_bytes / 2;
     atomic_store(&pool->lsn_checkpoint, pool->mark.lsn_checkpoint);
     atomic_store(&pool->lsn_durable, chain.lsn);
@@ -188,14 +194,18 @@ int pml_recover(struct pml_pool *pool) {
     pool->image_settled =
         pool->live && __atomic_load_n(&pool->control->lsn_image, __ATOMIC_ACQUIRE) ==
                           pool->mark.lsn_checkpoint;
+    uint64_t session_before = pool->live ? pool->control->session : 0;
     control_begin(pool, &chain);
+    pool->control->epoch = pool->epoch;
     /* The mark of the new session is durable before its first record: a session's number is never
      * used twice with records in the log. */
     pthread_mutex_lock(&pool->checkpoint_mutex);
     st = pml_checkpoint_locked(pool, chain.lsn, false);
     pthread_mutex_unlock(&pool->checkpoint_mutex);
     pool->image_bytes = pool->mark.image_bytes;
-    __atomic_store_n(&pool->control->session, pool->session, __ATOMIC_SEQ_CST);
+    /* Never a number that a reader may have seen: a replica's opens have no sessions of their own. */
+    pool->control_session = pml_max64(session_before, pool->session << 20) + 1;
+    __atomic_store_n(&pool->control->session, pool->control_session, __ATOMIC_SEQ_CST);
     return st;
 }
 

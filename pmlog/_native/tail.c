@@ -8,13 +8,18 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
 
+#define QUIESCE_STEP_NS 50000
+#define QUIESCE_STEPS 40000u  /* two seconds */
+#define MEMBARRIER_MISSING_NS 10000000
 #define POLL_MS 10u           /* where control may not be written, nobody would wake us */
 
 struct pml_tail {
@@ -140,11 +145,26 @@ int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out) {
     return PML_OK;
 }
 
+int pml_tail_run(struct pml_tail *tail, uint64_t max, const char **data, uint64_t *size) {
+    struct pml_tail_record next;
+    uint64_t start = tail->chain.lsn;
+    *size = 0;
+    for (;;) {
+        struct pml_chain before = tail->chain;
+        int st = pml_tail_next(tail, &next);
+        if (st != PML_OK && *size) return tail->chain = before, PML_OK;
+        if (st != PML_OK) return st;
+        if (*size && next.lsn_next - start > max) return tail->chain = before, PML_OK;
+        *data = tail->pool.ring + start % tail->pool.ring_bytes;
+        *size = next.lsn_next - start;
+        if (*size >= max) return PML_OK;
+    }
+}
+
 /* The sleeper samples wake, then looks for records, then raises waiters, and only then sleeps; the
  * writer stores the end, then changes wake, then looks at waiters.  Whichever comes first, either
  * the sleeper sees the end or the kernel sees that wake has changed. */
-int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms) {
-    end_of_log(tail); /* has a writer come? */
+int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_ms) {
     struct pml_control *control = tail->pool.control;
     if (!control) {
         struct timespec pause = {0, POLL_MS * 1000000};
@@ -152,13 +172,21 @@ int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms) {
         return PML_E_TIMEOUT;
     }
     uint32_t seen = __atomic_load_n(&control->wake, __ATOMIC_SEQ_CST);
-    if (tail->chain.lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)) return PML_OK;
+    if (lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)) return PML_OK;
     if (tail->writable) __atomic_store_n(&control->waiters, 1, __ATOMIC_SEQ_CST);
     else timeout_ms = pml_min64(timeout_ms, POLL_MS);
     pml_futex_wait((const _Atomic uint32_t *)&control->wake, seen, timeout_ms);
-    return tail->chain.lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)
-               ? PML_OK
-               : PML_E_TIMEOUT;
+    return lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST) ? PML_OK : PML_E_TIMEOUT;
+}
+
+int pml_tail_wait(struct pml_tail *tail, uint64_t timeout_ms) {
+    end_of_log(tail); /* has a writer come? */
+    return pml_tail_wait_beyond(tail, tail->chain.lsn, timeout_ms);
+}
+
+int pml_tail_mark(struct pml_tail *tail, struct pml_mark *out) {
+    int count;
+    return pml_read_marks(&tail->pool, out, &count);
 }
 
 int pml_tail_position(struct pml_tail *tail, struct pml_position *out) {
@@ -178,6 +206,83 @@ int pml_tail_header(struct pml_tail *tail, uint8_t pool_id[16], uint64_t *ring_b
     memcpy(pool_id, tail->pool.header.pool_id, 16);
     *ring_bytes = tail->pool.ring_bytes;
     return PML_OK;
+}
+
+int pml_tail_identity(struct pml_tail *tail, struct pml_identity *out) {
+    const struct pml_image_header *header = &tail->pool.header;
+    *out = (struct pml_identity){.created_ns = header->created_ns,
+                                 .ring_bytes = header->ring_bytes,
+                                 .hash_seed = {header->hash_seed[0], header->hash_seed[1]}};
+    memcpy(out->pool_id, header->pool_id, sizeof out->pool_id);
+    return PML_OK;
+}
+
+/* ---- what a shipper tells the writer ---- */
+
+static int may_tell(struct pml_tail *tail) {
+    return tail->writable ? PML_OK : pml_fail(PML_E_READ_ONLY, "control may not be written");
+}
+
+static void wake_writers(struct pml_control *control) {
+    __atomic_fetch_add(&control->level_wake, 1, __ATOMIC_SEQ_CST);
+    pml_futex_wake((_Atomic uint32_t *)&control->level_wake);
+}
+
+/* Levels never fall while this writer's session lasts: what was said stays true. */
+int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_t delay_ns) {
+    int st = may_tell(tail);
+    if (st != PML_OK) return st;
+    struct pml_control *control = tail->pool.control;
+    for (int i = 0; i < 3; i++)
+        if (lsn_level[i] > control->lsn_level[i])
+            __atomic_store_n(&control->lsn_level[i], lsn_level[i], __ATOMIC_SEQ_CST);
+    __atomic_store_n(&control->delay_ns, delay_ns, __ATOMIC_SEQ_CST);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    __atomic_store_n(&control->shipper_beat_ns,
+                     (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec, __ATOMIC_RELAXED);
+    wake_writers(control);
+    return PML_OK;
+}
+
+int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns) {
+    int st = pml_alive(pool);
+    if (st != PML_OK) return st;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+    uint64_t beat_ns =
+        pool->control ? __atomic_load_n(&pool->control->shipper_beat_ns, __ATOMIC_RELAXED) : 0;
+    /* A beat of an earlier boot may lie in the future. */
+    *age_ns = beat_ns && beat_ns <= now_ns ? now_ns - beat_ns : UINT64_MAX;
+    return PML_OK;
+}
+
+/* After this no commit gets past its look at `frozen`, and those that had are over: lsn_durable is
+ * the last LSN.  A writer that was killed in its commit has lost its lock. */
+static int quiesce(struct pml_tail *tail) {
+    struct timespec pause = {0, QUIESCE_STEP_NS};
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) != 0) {
+        struct timespec settle = {0, MEMBARRIER_MISSING_NS}; /* far longer than any store buffer holds */
+        nanosleep(&settle, NULL);
+    }
+    for (uint32_t step = 0; step < QUIESCE_STEPS; step++) {
+        if (!__atomic_load_n(&tail->pool.control->committing, __ATOMIC_ACQUIRE)) return PML_OK;
+        if (step % 64 == 63 && pml_lock_is_free(&tail->pool)) return PML_OK;
+        nanosleep(&pause, NULL);
+    }
+    return pml_fail(PML_E_TIMEOUT, "a commit has not ended since the pool was frozen");
+}
+
+int pml_tail_freeze(struct pml_tail *tail, uint32_t frozen, uint32_t fenced_epoch) {
+    int st = may_tell(tail);
+    if (st != PML_OK) return st;
+    if (frozen > PML_FROZEN_FENCED) return pml_fail(PML_E_ARGUMENT, "there is no such state");
+    struct pml_control *control = tail->pool.control;
+    __atomic_store_n(&control->fenced_epoch, fenced_epoch, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&control->frozen, frozen, __ATOMIC_SEQ_CST);
+    wake_writers(control);
+    return frozen ? quiesce(tail) : PML_OK;
 }
 
 /* ---- slots ---- */

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "internal.h"
 
@@ -270,6 +271,27 @@ static void end_tx(struct pml_pool *pool) {
     pml_lock_give(&pool->lock);
 }
 
+/* The backlog's bound: how long a commit waits, so that receivers can keep up.  It waits where it
+ * holds nothing, before it begins; a stopped writer looks at its signals each slice. */
+static int heed_backlog(struct pml_pool *pool) {
+    uint64_t delay = __atomic_load_n(&pool->control->delay_ns, __ATOMIC_RELAXED);
+    if (PML_LIKELY(!delay)) return PML_OK;
+    if (delay == PML_DELAY_BLOCK) {
+        uint32_t seen = __atomic_load_n(&pool->control->level_wake, __ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&pool->control->delay_ns, __ATOMIC_ACQUIRE) == PML_DELAY_BLOCK)
+            pml_futex_wait((const _Atomic uint32_t *)&pool->control->level_wake, seen,
+                           PML_WAIT_SLICE_MS);
+        if (__atomic_load_n(&pool->control->delay_ns, __ATOMIC_ACQUIRE) == PML_DELAY_BLOCK &&
+            !__atomic_load_n(&pool->control->frozen, __ATOMIC_ACQUIRE))
+            return pml_fail(PML_E_BUSY, "the backlog has reached its bound: receivers are behind");
+        return PML_OK;
+    }
+    delay = pml_min64(delay, PML_WAIT_SLICE_MS * 1000000ull);
+    struct timespec pause = {(time_t)(delay / 1000000000ull), (long)(delay % 1000000000ull)};
+    nanosleep(&pause, NULL);
+    return PML_OK;
+}
+
 static int take(struct pml_pool *pool) {
     if (PML_UNLIKELY(!pml_lock_take(&pool->lock, PML_WAIT_SLICE_MS)))
         return pml_fail(PML_E_BUSY, "another thread's transaction is open");
@@ -287,29 +309,61 @@ static void undo_all(struct pml_pool *pool) {
     go_back(pool, &start);
 }
 
+/* Freezing needs to know the last LSN: a commit that has passed its look at `frozen` raises
+ * `committing` first.  No fence here: who freezes calls membarrier, which orders this store and that
+ * load on every processor.  In domain page several commits wait for one sync, so they are counted. */
+static inline void enter_commit(struct pml_pool *pool) {
+    if (pool->domain == PML_DOMAIN_PAGE)
+        __atomic_fetch_add(&pool->control->committing, 1, __ATOMIC_SEQ_CST);
+    else
+        __atomic_store_n(&pool->control->committing, 1, __ATOMIC_RELAXED);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void leave_commit(struct pml_pool *pool) {
+    if (pool->domain == PML_DOMAIN_PAGE)
+        __atomic_fetch_sub(&pool->control->committing, 1, __ATOMIC_SEQ_CST);
+    else
+        __atomic_store_n(&pool->control->committing, 0, __ATOMIC_RELEASE);
+}
+
+static inline int may_commit(struct pml_pool *pool) {
+    uint32_t frozen = __atomic_load_n(&pool->control->frozen, __ATOMIC_ACQUIRE);
+    if (PML_LIKELY(!frozen)) return PML_OK;
+    if (frozen == PML_FROZEN_FENCED)
+        return pml_fail(PML_E_FENCED, "epoch %u has taken over: this pool is no longer the primary",
+                        pool->control->fenced_epoch);
+    return pml_fail(PML_E_FROZEN, "the pool is frozen: power is failing");
+}
+
 /* Frees what was put off, then the one record. */
-static int append_tx(struct pml_pool *pool) {
+static int append_tx(struct pml_pool *pool, bool *enters) {
     struct pml_tx *tx = &pool->tx;
     int st = PML_OK;
     for (size_t i = 0; st == PML_OK && i < tx->free_count; i++) {
         tx->record_bytes -= pml_free_cost(); /* what was set aside for it; now comes what it takes */
         st = pml_free_now(pool, tx->frees[i]);
     }
-    if (PML_LIKELY(st == PML_OK && tx->note_count)) {
-        if (PML_UNLIKELY(__atomic_load_n(&pool->control->frozen, __ATOMIC_ACQUIRE)))
-            st = pml_fail(PML_E_FROZEN, "the pool is frozen: power is failing");
-        else
+    *enters = st == PML_OK && tx->note_count;
+    if (PML_LIKELY(*enters)) {
+        enter_commit(pool);
+        st = may_commit(pool);
+        if (PML_LIKELY(st == PML_OK))
             st = pml_log_append(pool, tx->notes, tx->note_count, PML_RECORD_TRANSACTION);
     }
     return st;
 }
 
 static int commit_tx(struct pml_pool *pool) {
-    int st = append_tx(pool);
+    bool enters;
+    int st = append_tx(pool, &enters);
     if (PML_UNLIKELY(st != PML_OK)) undo_all(pool);
     uint64_t lsn = pool->lsn_tail;
+    bool syncs = pool->domain == PML_DOMAIN_PAGE;
+    if (enters && !syncs) leave_commit(pool);
     end_tx(pool);
-    if (st == PML_OK && pool->domain == PML_DOMAIN_PAGE) st = pml_log_sync(pool, lsn);
+    if (st == PML_OK && syncs) st = pml_log_sync(pool, lsn);
+    if (enters && syncs) leave_commit(pool);
     return st;
 }
 
@@ -325,7 +379,9 @@ static int reclaim(struct pml_pool *pool) {
         pieces -= some;
         open_tx(pool, false);
         st = pml_garbage_step(pool, some);
-        if (st == PML_OK) st = append_tx(pool);
+        bool enters = false;
+        if (st == PML_OK) st = append_tx(pool, &enters);
+        if (enters) leave_commit(pool); /* in domain page the caller's commit syncs this too */
         if (st != PML_OK) undo_all(pool);
         pool->tx.id = 0;
         atomic_store_explicit(&pool->owner, 0, memory_order_relaxed);
@@ -336,17 +392,27 @@ static int reclaim(struct pml_pool *pool) {
 
 /* The lock, and the pool fit for a transaction. */
 static int take_for_writing(struct pml_pool *pool) {
-    int st = take(pool);
+    int st = heed_backlog(pool);
+    if (PML_LIKELY(st == PML_OK)) st = take(pool);
     if (PML_LIKELY(st != PML_OK || !pml_heap(pool)->garbage)) return st;
     st = reclaim(pool);
     if (st != PML_OK) pml_lock_give(&pool->lock);
     return st;
 }
 
+static inline int may_write(struct pml_pool *pool) {
+    if (PML_UNLIKELY(pool->read_only))
+        return pml_fail(PML_E_READ_ONLY, "the pool is open for reading only");
+    if (PML_UNLIKELY(pool->flags & PML_OPEN_REPLICA))
+        return pml_fail(PML_E_READ_ONLY, "the pool is a replica: its log comes from its primary");
+    return PML_OK;
+}
+
 int pml_tx_begin(struct pml_pool *pool, uint64_t *id) {
     int st = pml_alive(pool);
     if (st != PML_OK) return st;
-    if (pool->read_only) return pml_fail(PML_E_READ_ONLY, "the pool is open for reading only");
+    st = may_write(pool);
+    if (st != PML_OK) return st;
     if (mine(pool))
         return pml_fail(PML_E_INVARIANT, "this thread has a transaction open: take a savepoint");
     st = take_for_writing(pool);
@@ -424,13 +490,28 @@ int pml_sync(struct pml_pool *pool) {
     return pml_log_sync(pool, lsn);
 }
 
+/* Levels are the shipper's word, in control: what K receivers have said. */
+int pml_wait_level(struct pml_pool *pool, uint32_t level, uint64_t lsn, uint64_t timeout_ms) {
+    int st = pml_alive(pool);
+    if (st != PML_OK) return st;
+    if (level > 2) return pml_fail(PML_E_ARGUMENT, "there is no such level");
+    if (!pool->control) return PML_E_TIMEOUT;
+    struct pml_control *control = pool->control;
+    uint32_t seen = __atomic_load_n(&control->level_wake, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&control->lsn_level[level], __ATOMIC_SEQ_CST) >= lsn) return PML_OK;
+    pml_futex_wait((const _Atomic uint32_t *)&control->level_wake, seen,
+                   pml_min64(timeout_ms, PML_WAIT_SLICE_MS));
+    return __atomic_load_n(&control->lsn_level[level], __ATOMIC_SEQ_CST) >= lsn ? PML_OK
+                                                                               : PML_E_TIMEOUT;
+}
+
 /* ---- one operation: inside the thread's transaction, or a transaction of its own ---- */
 
 int pml_op_begin(struct pml_pool *pool, struct pml_op *op) {
     int st = pml_alive(pool);
     if (PML_UNLIKELY(st != PML_OK)) return st;
-    if (PML_UNLIKELY(pool->read_only))
-        return pml_fail(PML_E_READ_ONLY, "the pool is open for reading only");
+    st = may_write(pool);
+    if (PML_UNLIKELY(st != PML_OK)) return st;
     op->pool = pool;
     op->automatic = !mine(pool);
     if (op->automatic) {

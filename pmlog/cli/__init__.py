@@ -134,11 +134,26 @@ def open_readonly(path: str) -> Pool:
     return open_pool(path, readonly=True, max_size=max(2 * size, 64 << 30))
 
 
-def main() -> None:
-    """Run the command line."""
-    # Commands register with `app` as they are imported.
-    from pmlog.cli import check, demo, dump, info
+def main(command: str | None = None) -> None:
+    """Run the command line.
 
-    for command in (info.info, check.check, dump.dump, demo.demo):
-        app.command()(command)
-    app(prog_name="pmlog")
+    Args:
+        command: The subcommand that the program stands for; None: the first argument names it.
+    """
+    # Commands register with `app` as they are imported.
+    from pmlog.cli import check, demo, dump, info, power_loss, promote, receive, ship, status
+
+    commands = (
+        info.info,
+        check.check,
+        dump.dump,
+        demo.demo,
+        ship.ship,
+        receive.receive,
+        status.status,
+        promote.promote,
+        power_loss.power_loss,
+    )
+    for one in commands:
+        app.command()(one)
+    app(args=None if command is None else [command, *sys.argv[1:]], prog_name="pmlog")

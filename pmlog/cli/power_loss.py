@@ -1,0 +1,48 @@
+"""`pmlog power-loss`: power is failing, save what has not been shipped; or it is back."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from pmlog.cli import ExitCode, reported
+from pmlog.cli.request import ask
+
+
+def power_loss(
+    url: Annotated[str, typer.Argument(help="The shipper, as http://HOST:PORT.")],
+    restored: Annotated[
+        bool, typer.Option("--restored", help="Power is back: let writers go on.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for receivers.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Stop writers, get the rest of the log to the receivers, and seal it.
+
+    Exit code 0: the receivers have everything, and know it. Otherwise 1: call again to go on
+    waiting. Writers stay stopped until --restored.
+    """  # noqa: DOC501 - this is the help text
+    with reported():
+        if restored:
+            _, answer = ask(url, "/v1/power-loss", method="DELETE", timeout_s=timeout + 30)
+        else:
+            _, answer = ask(
+                url,
+                "/v1/power-loss",
+                method="POST",
+                body={"timeout_s": timeout},
+                timeout_s=timeout + 30,
+            )
+    word = "restored" if restored else "sealed"
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        for pool in answer["pools"]:
+            state = word if pool[word] else f"not {word}"
+            reason = f": {pool['reason']}" if "reason" in pool else ""
+            print(f"{pool['pool']}: {state}{reason}")
+            for name, receiver in pool.get("receivers", {}).items():
+                kept = "sealed" if receiver["sealed"] else f"lacks {receiver['lacks_bytes']} bytes"
+                print(f"  {name}: {kept}")
+    if not answer[word]:
+        raise typer.Exit(ExitCode.FAILED)

@@ -1,0 +1,41 @@
+"""`pmlog ship`: ship the log of pools to receivers."""
+
+from typing import Annotated
+
+import typer
+
+from pmlog.addresses import parse_listen
+from pmlog.cli import reported
+from pmlog.errors import ConfigError, MediumError
+
+
+def ship(
+    pools: Annotated[list[str], typer.Argument(help="Folders of the pools.")],
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT to listen at; port 0 takes any free one.")
+    ] = "127.0.0.1:7070",
+    require: Annotated[
+        int, typer.Option(min=1, help="Receivers that a level needs, as for Level.REPLICATED.")
+    ] = 1,
+    required: Annotated[
+        list[str] | None,
+        typer.Option(help="A receiver for which writers wait when the log is full; repeatable."),
+    ] = None,
+) -> None:
+    """Ship the log of pools to the receivers that dial in, until SIGTERM.
+
+    Writers need not run, and may come and go.
+    The first line on standard output says where it listens, as JSON.
+    Status is at / and /v1/pools, figures for Prometheus at /metrics.
+    """  # noqa: DOC501 - this is the help text
+    with reported():
+        from shipper.config import Config
+        from shipper.run import run
+
+        if len(set(pools)) != len(pools):
+            raise ConfigError("a pool is named twice")
+        config = Config(tuple(pools), parse_listen(listen), require, frozenset(required or ()))
+        try:
+            run(config)
+        except OSError as error:
+            raise MediumError(f"cannot listen at {listen}: {error}") from error

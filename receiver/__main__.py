@@ -1,0 +1,5 @@
+"""`python -m receiver` is `pmlog receive`."""
+
+from pmlog.cli import main
+
+main("receive")

@@ -1,0 +1,243 @@
+"""The receiver: dials shippers, holds the replica, is promoted.
+
+Invariants:
+
+1. After the promotion mark is stored no byte of the old history is taken.
+2. The replica is open, or promoted, never both.
+3. A promoted receiver goes on dialling until every source has heard of its epoch.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import aiohttp
+
+from pmlog import wire
+from pmlog.errors import FencedError, PmlogError, PoolNotFoundError
+from pmlog.replica import Replica, promote
+from receiver.application import Application
+from receiver.config import CONNECT_TIMEOUT_S, MESSAGE_BYTES_MAX, Config, backoff_s
+from receiver.link import Link, hear, place_of
+from receiver.promote import Verdict, judge, refusal, sealing_of
+from receiver.state import Promotion, State
+
+_log = logging.getLogger("receiver")
+
+
+class Receiver:
+    """A receiver. For the event loop's thread.
+
+    Args:
+        config: What it was told.
+
+    Raises:
+        PmlogError: The replica or a mark cannot be read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.state = State(config.folder)
+        self.replica: Replica | None = None
+        self.link: Link | None = None
+        self.application = Application(config.on_promote)
+        self.last_error: str | None = None
+        self.connections = 0
+        self._dialling: asyncio.Task[None] | None = None
+        self._promoting = asyncio.Lock()
+        self._ready = False
+        """The promotion is finished."""
+
+    async def start(self) -> None:
+        """Open the replica and dial; finish a promotion that was cut short.
+
+        Raises:
+            PmlogError: The replica cannot be opened.
+        """
+        promotion = self.state.promotion
+        if promotion is not None:
+            await self._finish_promotion(promotion)
+            return
+        with contextlib.suppress(PoolNotFoundError):
+            self.replica = await asyncio.to_thread(Replica, self.config.pool_path)
+        self._dialling = asyncio.create_task(self._dial(), name="dial")
+
+    async def stop(self) -> None:
+        """End everything; the replica is closed."""
+        await self._stop_dialling()
+        await self.application.stop()
+        if self.replica is not None:
+            await asyncio.to_thread(self.replica.close)
+
+    async def _stop_dialling(self) -> None:
+        task, self._dialling = self._dialling, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # ---- dialling ------------------------------------------------------------------------------
+
+    async def _dial(self) -> None:
+        attempt = number = 0
+        async with aiohttp.ClientSession() as session:
+            while True:  # until it is cancelled, at the end or for promotion
+                source = self.config.sources[number % len(self.config.sources)]
+                number += 1
+                if await self._connect(session, source):
+                    attempt = 0
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+
+    async def _connect(self, session: aiohttp.ClientSession, source: str) -> bool:
+        """Receive from one source until that ends; answer whether it ever began."""
+        link = Link(self.config, self.state, self.replica, self._adopt)
+        try:
+            async with _socket(session, source, self.config.pool) as socket:
+                self.link = link
+                self.connections += 1
+                await link.run(socket)
+        except (PmlogError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.last_error = f"{source}: {error}"
+            _log.info("%s: %s", source, error)
+        finally:
+            self.link = None
+        return link.established
+
+    def _adopt(self, replica: Replica) -> None:
+        self.replica = replica
+
+    # ---- promotion -----------------------------------------------------------------------------
+
+    async def promote(self, accept_loss: bool) -> Promotion:
+        """Make the replica a primary, and start the application.
+
+        Args:
+            accept_loss: Take what is here, though the source's tail is unknown.
+
+        Returns:
+            What is known of it.
+
+        Raises:
+            NotPromotableError: It is refused; nothing changed.
+            PmlogError: The promotion mark cannot be stored; nothing changed.
+        """
+        async with self._promoting:
+            self._judge(accept_loss)
+            # A frame may be on its way in: it is taken whole before the task ends, or not at all.
+            await self._stop_dialling()
+            try:
+                verdict = self._judge(accept_loss)
+                assert self.replica is not None
+                place = place_of(self.replica)
+                promotion = Promotion(place, place.epoch + 1, verdict is Verdict.PROMOTE)
+                await asyncio.to_thread(self.state.set_promotion, promotion)
+            except PmlogError:
+                self._dialling = asyncio.create_task(self._dial(), name="dial")
+                raise
+            await self._finish_promotion(promotion)
+            return promotion
+
+    def _judge(self, accept_loss: bool) -> Verdict:
+        position = None if self.replica is None else self.replica.position
+        seal = None if self.state.seal is None else self.state.seal.place
+        verdict = judge(
+            promoted=self.state.promotion is not None,
+            empty=position is None,
+            incomplete=self.state.incomplete is not None,
+            sealing=sealing_of(seal, position),
+            accept_loss=accept_loss,
+        )
+        if verdict not in (Verdict.PROMOTE, Verdict.PROMOTE_WITH_LOSS):
+            raise refusal(verdict, position)
+        return verdict
+
+    async def _finish_promotion(self, promotion: Promotion) -> None:
+        path = self.config.pool_path
+        replica, self.replica = self.replica, None
+        if replica is not None:
+            await asyncio.to_thread(replica.close)
+        if await asyncio.to_thread(_epoch_of, path) < promotion.epoch:
+            await asyncio.to_thread(_promote, path)
+        self._ready = True
+        await self.application.start(str(path), promotion.epoch)
+        self._dialling = asyncio.create_task(self._tell(promotion), name="tell sources")
+
+    async def _tell(self, promotion: Promotion) -> None:
+        """Tell every source that its epoch is over."""
+        place = wire.Place(
+            promotion.epoch, promotion.place.lsn, promotion.place.chain, promotion.place.txn
+        )
+        untold = list(self.config.sources)
+        attempt = 0
+        async with aiohttp.ClientSession() as session:
+            while untold:
+                for source in list(untold):
+                    try:
+                        async with _socket(session, source, self.config.pool) as socket:
+                            hello = wire.Hello(
+                                wire.VERSION, self.config.pool, self.config.name, place
+                            )
+                            await socket.send_str(wire.encode_message(hello))
+                            await hear(socket)
+                    except FencedError:
+                        untold.remove(source)
+                    except (PmlogError, aiohttp.ClientError, OSError, TimeoutError) as error:
+                        self.last_error = f"{source}: {error}"
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+
+    # ---- what a person sees --------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Tell how it is.
+
+        Returns:
+            Its figures, ready for JSON.
+        """
+        replica, link, promotion = self.replica, self.link, self.state.promotion
+        if promotion is not None:
+            state = "promoted" if self._ready else "promoting"
+        elif link is not None and link.established:
+            state = "saving" if link.saving else "receiving"
+        else:
+            state = "connecting"
+        return {
+            "name": self.config.name,
+            "path": str(self.config.pool_path),
+            "state": state,
+            "connections": self.connections,
+            "last_error": self.last_error,
+            "epoch": promotion.epoch if promotion else replica.position.epoch if replica else None,
+            "lsn_received": replica.lsn_next if replica else None,
+            "lsn_durable": replica.position.lsn if replica else None,
+            "txn_durable": replica.position.txn if replica else None,
+            "lsn_primary": link.lsn_primary if link else None,
+            "lsn_first": link.lsn_first if link else None,
+            "frames": link.frames if link else 0,
+            "raw_bytes": link.raw_bytes if link else 0,
+            "wire_bytes": link.wire_bytes if link else 0,
+            "incomplete": self.state.incomplete is not None,
+            "blocks": link.blocks if link else 0,
+            "sealed": self.state.seal is not None,
+            "complete": promotion.complete if promotion else None,
+            "application": self.application.describe(),
+        }
+
+
+def _socket(session: aiohttp.ClientSession, source: str, pool: str) -> Any:
+    return session.ws_connect(
+        f"{source}/v1/pools/{pool}/stream",
+        max_msg_size=MESSAGE_BYTES_MAX,
+        compress=0,
+        timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
+    )
+
+
+def _epoch_of(path: Any) -> int:
+    with Replica(path) as replica:
+        return replica.position.epoch
+
+
+def _promote(path: Any) -> None:
+    promote(path).close()

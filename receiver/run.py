@@ -1,0 +1,30 @@
+"""Runs a receiver in the foreground: signals, logging, the loop."""
+
+import asyncio
+import logging
+import signal
+
+from receiver.config import Config
+from receiver.service import serve
+
+
+def run(config: Config) -> None:
+    """Receive until SIGTERM or SIGINT.
+
+    Args:
+        config: What it is told.
+
+    Raises:
+        PmlogError: The replica cannot be opened.
+        OSError: The address cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    asyncio.run(_main(config))
+
+
+async def _main(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(config, stop)

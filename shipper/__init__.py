@@ -1,0 +1,1 @@
+"""The process that ships the log of pools to receivers."""

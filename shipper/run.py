@@ -1,0 +1,30 @@
+"""Runs a shipper in the foreground: signals, logging, the loop."""
+
+import asyncio
+import logging
+import signal
+
+from shipper.config import Config
+from shipper.service import serve
+
+
+def run(config: Config) -> None:
+    """Ship until SIGTERM or SIGINT.
+
+    Args:
+        config: What to ship, and where.
+
+    Raises:
+        PmlogError: A pool cannot be read.
+        OSError: The address cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    asyncio.run(_main(config))
+
+
+async def _main(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(config, stop)

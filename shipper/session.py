@@ -1,0 +1,391 @@
+"""One receiver's connection: hello, then the log from where the receiver's ends.
+
+Two tasks: one sends, one listens to acknowledgements.
+Between them stands only what was acknowledged; the log itself is the queue, so a slow receiver
+costs no memory here.
+"""
+
+import asyncio
+import contextlib
+from itertools import islice
+
+import xxhash
+from aiohttp import WSMsgType, web
+
+from pmlog import limits, wire
+from pmlog.errors import GapError, PmlogError, ProtocolError
+from pmlog.image import ImageReader, blocks_of
+from pmlog.log import Consumer, LogReader
+from shipper import batcher
+from shipper.config import HELLO_TIMEOUT_S, IN_FLIGHT_BYTES_MAX, SEND_TIMEOUT_S
+from shipper.levels import Progress
+from shipper.shared import SessionFigures, SharedPool
+
+LSN_FIRST = 4096
+PIN_ATTEMPTS = 100
+STALL_S = 10.0
+"""A receiver that lacks something and acknowledges nothing for so long is disconnected."""
+
+
+class Session:
+    """A connection to one receiver.
+
+    Args:
+        pool: What it gets.
+        socket: The connection.
+        hello: What the receiver said first.
+    """
+
+    def __init__(self, pool: SharedPool, socket: web.WebSocketResponse, hello: wire.Hello) -> None:
+        self.pool = pool
+        self.name = hello.name
+        self.figures = SessionFigures()
+        self.sealed = False
+        """The receiver has the seal."""
+        self.lsn_next = 0
+        """Of the next byte to send."""
+        self._socket = socket
+        self._hello = hello
+        self._reader: LogReader | None = None
+        self._consumer: Consumer | None = None
+        self._changed = asyncio.Event()
+        self._reason: str | None = None
+        self._seal_sent = False
+        self._save_told = False
+        self._rates = batcher.Rates()
+        self._acked_at = pool.clock()
+        self._beat_due = False
+        self._baseline_bytes = 0
+        """Size of the image that is to be compared first; 0: none is."""
+
+    @property
+    def progress(self) -> Progress:
+        """What the receiver has."""
+        return self.pool.progress.get(self.name, Progress())
+
+    def wake(self) -> None:
+        """Let the sender look again at what there is to do."""
+        self._changed.set()
+
+    def beat(self) -> None:
+        """Have a sign of life sent; end a connection on which nothing moves."""
+        behind = self.lsn_next > self.progress.received
+        if behind and self.pool.clock() - self._acked_at > STALL_S:
+            self.end(f"no acknowledgement for {STALL_S:.0f} s")
+        self._beat_due = True
+        self.wake()
+
+    def end(self, reason: str) -> None:
+        """End the connection soon.
+
+        Args:
+            reason: Why; the receiver is told.
+        """
+        self._reason = self._reason or reason
+        self.wake()
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the receiver until either side ends the connection."""
+        farewell: wire.Refuse | None = None
+        try:
+            answer = self._begin()
+            if isinstance(answer, wire.Refuse):
+                farewell = answer
+            else:
+                await self._say(answer)
+                await self._serve()
+        except PmlogError as error:
+            farewell = wire.Refuse("ended", str(error))
+        except (ConnectionError, TimeoutError):
+            pass  # the receiver is gone; it dials again
+        finally:
+            self.pool.leave(self)
+            self._close_reader()
+        if farewell is None and self._reason is not None:
+            farewell = wire.Refuse("ended", self._reason)
+        if farewell is not None:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await self._say(farewell)
+
+    async def _serve(self) -> None:
+        if self._baseline_bytes:
+            await self._send_baseline()
+        listener = asyncio.create_task(self._listen(), name=f"listen to {self.name}")
+        sender = asyncio.create_task(self._send(), name=f"send to {self.name}")
+        tasks = (listener, sender)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    async def _say(self, message: wire.Message) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await self._socket.send_str(wire.encode_message(message))
+
+    # ---- hello ---------------------------------------------------------------------------------
+
+    def _begin(self) -> wire.Message:
+        pool, hello = self.pool, self._hello
+        reader = self._reader = LogReader(pool.path)
+        epoch = reader.epoch
+        later = max(hello.place.epoch if hello.place else 0, pool.fenced_epoch or 0)
+        answer = wire.answer_hello(
+            version=hello.version == wire.VERSION,
+            pool=hello.pool in ("any", pool.id),
+            later_epoch=later > epoch,
+            found=wire.Found.BROKEN if hello.rebuild else find(reader, hello.place),
+        )
+        if answer is wire.Answer.REFUSE_FENCED:
+            pool.fence(later)
+            return wire.Refuse("fenced", f"epoch {epoch} is over: epoch {later} has taken over")
+        if answer is wire.Answer.REFUSE_VERSION:
+            return wire.Refuse("version", f"this shipper speaks version {wire.VERSION}")
+        if answer is wire.Answer.REFUSE_POOL:
+            return wire.Refuse("pool", f"this is pool {pool.id}")
+        if answer is wire.Answer.REFUSE_DIVERGED:
+            return wire.Refuse("diverged", "the receiver's log is not the beginning of this one")
+        if answer is wire.Answer.BASELINE:
+            return self._begin_baseline(reader, epoch)
+        self.lsn_next = reader.position.lsn
+        try:
+            self._claim(reader)
+        except GapError:
+            # Below the checkpoint only a slot that was there before keeps the log.
+            return self._begin_baseline(reader, epoch)
+        pool.join(self, self.lsn_next)
+        return wire.Stream(self.lsn_next, epoch, reader.identity())
+
+    def _begin_baseline(self, reader: LogReader, epoch: int) -> wire.Message:
+        """Pin the log from the checkpoint on: from there it is applied to the blocks."""
+        for _ in range(PIN_ATTEMPTS):
+            reader.seek(None)
+            self.lsn_next = reader.position.lsn
+            self._claim(reader)
+            mark = reader.mark()
+            # The pin counts from the writer's next look at it; if no checkpoint has come since,
+            # nothing above the mark has been reused.
+            if mark.lsn == self.lsn_next:
+                self.pool.join(self, self.lsn_next)
+                self._baseline_bytes = mark.image_bytes
+                return wire.Baseline(mark, epoch, reader.identity())
+        return wire.Refuse("busy", "checkpoints come faster than the log can be pinned")
+
+    def _claim(self, reader: LogReader) -> None:
+        """Pin the log from here on; a slot that claims more than the receiver has is begun anew."""
+        required = self.name in self.pool.config.required
+        try:
+            consumer = reader.claim(self.name, required=required)
+            if consumer.lsn_acked > self.lsn_next:
+                consumer.release()
+                consumer = reader.claim(self.name, required=required)
+            consumer.ack(self.lsn_next)
+        except PmlogError as error:
+            if reader.status() is not None:
+                raise
+            # Nobody has opened this copy for writing: nothing is overwritten, no pin is needed.
+            del error
+            return
+        self._consumer = consumer
+
+    # ---- baseline ------------------------------------------------------------------------------
+
+    async def _send_baseline(self) -> None:
+        """Send the blocks that differ from the receiver's, window by window, as it asks."""
+        reader = self._reader
+        assert reader is not None
+        epoch = reader.epoch
+        with ImageReader(self.pool.path) as image:
+            blocks = blocks_of(self._baseline_bytes)
+            while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
+                message = await self._socket.receive(timeout=SEND_TIMEOUT_S)
+                if message.type is not WSMsgType.BINARY or len(message.data) != 16 * len(window):
+                    raise ProtocolError("no digests of blocks")
+                differing = await asyncio.to_thread(self._differing, image, window, message.data)
+                for offset, data in differing:
+                    frame = wire.encode_frame(
+                        self.pool.identity.pool_id, epoch, offset, data, wire.Codec.LZ4
+                    )
+                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                        await self._socket.send_bytes(frame)
+                    for figures in (self.figures, self.pool.totals):
+                        figures.blocks += 1
+                        figures.wire_bytes += len(frame)
+                await self._say(wire.BlocksDone(len(differing)))
+        # The image holds nothing of records that are not durable: what was read is no newer.
+        await self._say(wire.BaselineEnd(max(reader.lsn_durable, self.lsn_next)))
+
+    def _differing(
+        self, image: ImageReader, window: list[tuple[int, int]], digests: bytes
+    ) -> list[tuple[int, bytes]]:
+        found = []
+        for number, (offset, size) in enumerate(window):
+            data = image.read_sound(offset, size)
+            if xxhash.xxh3_128_digest(data) != digests[16 * number : 16 * number + 16]:
+                found.append((offset, data))
+        return found
+
+    # ---- sending -------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        reader = self._reader
+        assert reader is not None
+        epoch = reader.epoch
+        while not self._is_ending():
+            self._changed.clear()
+            data = reader.run()
+            if data is None:
+                await self._at_end(reader)
+                continue
+            for piece in batcher.pieces(data):
+                await self._send_piece(epoch, piece)
+                if self._is_ending():
+                    return
+            if reader.epoch != epoch:
+                raise ProtocolError("the pool was promoted meanwhile")
+
+    def _is_ending(self) -> bool:
+        return self._reason is not None
+
+    def _in_flight_bytes(self) -> int:
+        return self.lsn_next - self.progress.received
+
+    async def _send_piece(self, epoch: int, piece: memoryview) -> None:
+        while not self._is_ending() and self._in_flight_bytes() > IN_FLIGHT_BYTES_MAX:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._is_ending():
+            return  # the slot may be gone, and the ring reused: `piece` must not be read
+        size = len(piece)
+        codec = batcher.choose(self._rates, size)
+        begun = self.pool.clock()
+        frame = wire.encode_frame(self.pool.identity.pool_id, epoch, self.lsn_next, piece, codec)
+        if not self.figures.frames:
+            self.figures.lsn_first = self.lsn_next
+            self._acked_at = begun
+        self.lsn_next += size
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await self._socket.send_bytes(frame)
+        self._rates = batcher.learn(self._rates, codec, size, self.pool.clock() - begun)
+        for figures in (self.figures, self.pool.totals):
+            figures.frames += 1
+            figures.raw_bytes += size
+            figures.wire_bytes += len(frame)
+        if self.pool.seal_lsn is not None:
+            self.figures.bytes_after_freeze += size
+
+    async def _at_end(self, reader: LogReader) -> None:
+        pool = self.pool
+        if pool.seal_lsn is None and (self._seal_sent or self._save_told):
+            self._seal_sent = self._save_told = False
+            await self._say(wire.Unsealed())
+        if pool.seal_lsn is not None and not self._save_told:
+            self._save_told = True
+            await self._say(wire.SaveStarted())
+        if pool.seal_lsn is not None and not self._seal_sent:
+            position = reader.position
+            if position.lsn >= pool.seal_lsn:
+                self._seal_sent = True
+                place = wire.Place(position.epoch, position.lsn, position.chain, position.txn)
+                await self._say(wire.Sealed(place))
+        if self._beat_due:
+            self._beat_due = False
+            await self._say(wire.Heartbeat(self.lsn_next))
+        if self._reason is not None or self._changed.is_set():
+            return
+        pool.arm(self.lsn_next)
+        await self._changed.wait()
+
+    # ---- listening -----------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for message in self._socket:
+            if message.type is not WSMsgType.TEXT:
+                raise ProtocolError("a receiver sends messages, no frames")
+            said = wire.decode_from_receiver(message.data)
+            if not isinstance(said, wire.Ack):
+                raise ProtocolError(f"a {type(said).__name__} in the middle of a stream")
+            self._heed(said)
+
+    def _heed(self, ack: wire.Ack) -> None:
+        now = self.progress
+        if not (
+            now.durable <= ack.durable <= ack.received <= self.lsn_next
+            and now.received <= ack.received
+            and now.applied <= ack.applied <= ack.durable
+        ):
+            raise ProtocolError(f"an acknowledgement of {ack} after {now}")
+        self._acked_at = self.pool.clock()
+        if self._consumer is not None and ack.durable > now.durable:
+            self._consumer.ack(ack.durable)
+        self.sealed = ack.sealed
+        self.pool.advance(self.name, Progress(ack.received, ack.durable, ack.applied))
+        self.wake()
+
+
+def find(reader: LogReader, place: wire.Place | None) -> wire.Found:
+    """Look at what the log holds where a receiver's ends; the reader is there afterwards.
+
+    Args:
+        reader: The log.
+        place: The end of the receiver's; None: it has nothing.
+
+    Returns:
+        What was found.
+    """
+    checkpoint = reader.mark().lsn
+    try:
+        reader.seek(LSN_FIRST if place is None else place.lsn)
+    except GapError:
+        # Above the checkpoint the ring holds everything; below it may have been reused.
+        gone = place is None or place.lsn < checkpoint
+        return wire.Found.GONE if gone else wire.Found.OTHER
+    if place is None:
+        return wire.Found.START
+    position = reader.position
+    same = (position.chain, position.txn) == (place.chain, place.txn)
+    return wire.Found.SAME if same else wire.Found.OTHER
+
+
+async def hear_hello(socket: web.WebSocketResponse) -> wire.Hello:
+    """Wait for a receiver's first message.
+
+    Args:
+        socket: The connection.
+
+    Returns:
+        The message.
+
+    Raises:
+        ProtocolError: It said something else, or nothing.
+    """
+    try:
+        message = await socket.receive(timeout=HELLO_TIMEOUT_S)
+    except TimeoutError:
+        raise ProtocolError("no hello") from None
+    if message.type is not WSMsgType.TEXT:
+        raise ProtocolError("no hello")
+    said = wire.decode_from_receiver(message.data)
+    if not isinstance(said, wire.Hello):
+        raise ProtocolError("no hello")
+    if not 0 < len(said.name.encode()) <= limits.RECEIVER_NAME_BYTES_MAX or "\0" in said.name:
+        raise ProtocolError("a receiver's name that cannot be used")
+    place = said.place
+    if place is not None and not (
+        0 < place.epoch < 1 << 32
+        and LSN_FIRST <= place.lsn < 1 << 63
+        and 0 <= place.chain < 1 << 32
+        and 0 <= place.txn < 1 << 63
+    ):
+        raise ProtocolError(f"a place that cannot be: {place}")
+    return said

@@ -1,0 +1,251 @@
+"""One pool that is shipped: its log, its receivers, what they have, whether it is being saved.
+
+Invariants:
+
+1. A receiver's slot never moves past what it said is durable there.
+2. What is published for a level at least K receivers have said.
+3. `seal_lsn` is set only after the pool was frozen and its stop mark is durable.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pmlog import marks
+from pmlog.errors import PmlogError
+from pmlog.identity import Identity
+from pmlog.log import LogReader
+from shipper import backlog
+from shipper.config import Config
+from shipper.levels import Progress, reached
+from shipper.tailer import Tailer
+
+if TYPE_CHECKING:
+    from shipper.session import Session
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was sent since the start."""
+
+    frames: int = 0
+    raw_bytes: int = 0
+    wire_bytes: int = 0
+    blocks: int = 0
+
+
+class SharedPool:
+    """A pool and its receivers. For the event loop's thread.
+
+    Args:
+        path: The pool.
+        config: The service's.
+        clock: Seconds that only grow.
+
+    Raises:
+        PmlogError: The pool cannot be read.
+    """
+
+    def __init__(
+        self, path: str, config: Config, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.clock = clock
+        self.reader = LogReader(path)
+        self.identity: Identity = self.reader.identity()
+        self.id = str(self.identity.pool_id)
+        self.sessions: dict[str, Session] = {}
+        self.progress: dict[str, Progress] = {}
+        self.totals = Totals()
+        self.seal_lsn: int | None = None
+        self.power_lock = asyncio.Lock()
+        self.fenced_epoch: int | None = None
+        self.delay_ns = 0
+        self.level = Progress()
+        """What was published last."""
+        self._live = _is_live(self.reader)
+        self._tailer = Tailer(self.reader, self.wake_all)
+        status = self.reader.status()
+        for consumer in status.consumers if status is not None else ():
+            lsn = consumer.lsn_acked
+            self.progress[consumer.name] = Progress(lsn, lsn, lsn)
+
+    # ---- the log -------------------------------------------------------------------------------
+
+    @property
+    def lsn_end(self) -> int:
+        """Where the durable log ends, as far as anyone has said."""
+        known = [session.lsn_next for session in self.sessions.values()]
+        return max([self.reader.lsn_durable, *known])
+
+    def arm(self, lsn: int) -> None:
+        """Ask for `wake_all` when the log reaches beyond an LSN.
+
+        Args:
+            lsn: The LSN.
+        """
+        self._tailer.arm(lsn)
+
+    def wake_all(self) -> None:
+        """Let every session look again at what there is to do."""
+        for session in self.sessions.values():
+            session.wake()
+
+    # ---- receivers -----------------------------------------------------------------------------
+
+    def join(self, session: "Session", start: int) -> None:
+        """Note a new connection; an older one of the same name ends.
+
+        Args:
+            session: The connection.
+            start: What its receiver has: everything below.
+        """
+        old = self.sessions.get(session.name)
+        if old is not None:
+            old.end("the receiver has connected again")
+        self.sessions[session.name] = session
+        self.progress[session.name] = Progress(start, start, start)
+        self.publish()
+
+    def leave(self, session: "Session") -> None:
+        """Note the end of a connection.
+
+        Args:
+            session: The connection.
+        """
+        if self.sessions.get(session.name) is session:
+            del self.sessions[session.name]
+        self.publish()
+
+    def advance(self, name: str, progress: Progress) -> None:
+        """Note what a receiver has.
+
+        Args:
+            name: The receiver.
+            progress: What it said.
+        """
+        self.progress[name] = progress
+        self.publish()
+
+    def publish(self) -> None:
+        """Tell the writer what its receivers have, and how much to slow down."""
+        self._keep_room()
+        level = reached(self.progress.values(), self.config.require)
+        self.level = level
+        try:
+            self.reader.publish(level.received, level.durable, level.applied, self.delay_ns)
+        except PmlogError:
+            # Nobody has opened this copy for writing yet, so nobody waits either.
+            self.delay_ns = 0
+
+    def _keep_room(self) -> None:
+        """Slow the writer for receivers that count; let go of others before the ring is full."""
+        end = self.lsn_end
+        ring = self.identity.ring_bytes
+        best = sorted(self.sessions, key=lambda name: self.progress[name].durable, reverse=True)
+        counted = self.config.required | set(best[: self.config.require])
+        behind = [end - self.progress[name].durable for name in counted if name in self.progress]
+        self.delay_ns = backlog.delay_ns(max(behind, default=0), ring)
+        for consumer_name, progress in list(self.progress.items()):
+            if consumer_name in counted or not backlog.is_short(end - progress.durable, ring):
+                continue
+            session = self.sessions.get(consumer_name)
+            if session is not None:
+                session.end("too far behind: the log's ring is short")
+            self._release(consumer_name)
+
+    def _release(self, name: str) -> None:
+        self.progress.pop(name, None)
+        try:
+            self.reader.claim(name).release()
+        except PmlogError:
+            return  # without a control file there are no slots
+
+    # ---- power and fencing ---------------------------------------------------------------------
+
+    async def freeze(self) -> None:
+        """Stop the writer; on return the log's end is final, also if this host restarts."""
+        marks.set_stop(self.path, marks.Stop(why="power", epoch=self.reader.epoch))
+        await asyncio.to_thread(self.reader.freeze)
+        # Nobody has opened this copy under this boot: then the chain itself ends it.
+        self.seal_lsn = self.reader.lsn_durable
+
+    def unfreeze(self) -> None:
+        """Let the writer go on."""
+        self.seal_lsn = None
+        self.reader.unfreeze()
+        marks.set_stop(self.path, None)
+
+    def fence(self, epoch: int) -> None:
+        """Stop the writer for good: a receiver was promoted.
+
+        Args:
+            epoch: Its epoch.
+        """
+        if self.fenced_epoch is not None and self.fenced_epoch >= epoch:
+            return
+        marks.set_stop(self.path, marks.Stop(why="fenced", epoch=epoch))
+        self.fenced_epoch = epoch
+        self.reader.fence(epoch)
+        for session in list(self.sessions.values()):
+            session.end(f"epoch {epoch} has taken over")
+
+    async def restore_stop(self) -> None:
+        """Take up again what an earlier shipper, or a host before its restart, had stopped."""
+        stop = marks.stop_of(self.path)
+        if stop is None:
+            return
+        if stop.why == "fenced":
+            self.fence(stop.epoch)
+        else:
+            await self.freeze()
+
+    async def notice_writer(self) -> None:
+        """Follow a writer that has opened the pool for the first time under this boot.
+
+        Until then the log's end is where its chain ends, and there are no slots and no levels.
+        """
+        if self._live:
+            return
+        fresh = LogReader(self.path)
+        if not _is_live(fresh):
+            fresh.close()
+            return
+        for session in list(self.sessions.values()):
+            session.end("a writer has opened the pool")
+        await self._tailer.stop()
+        self.reader.close()
+        self.reader = fresh
+        self._live = True
+        self._tailer = Tailer(fresh, self.wake_all)
+
+    async def close(self) -> None:
+        """End the thread and let go of the log; the sessions have ended."""
+        self.sessions.clear()
+        self.delay_ns = 0
+        if self._live:
+            level = self.level
+            self.reader.publish(level.received, level.durable, level.applied)
+        await self._tailer.stop()
+        self.reader.close()
+
+
+def _is_live(reader: LogReader) -> bool:
+    status = reader.status()
+    return status is not None and status.live
+
+
+@dataclass(slots=True)
+class SessionFigures:
+    """What was sent on one connection."""
+
+    lsn_first: int = 0
+    """Of the first byte sent; 0: none yet."""
+    frames: int = 0
+    raw_bytes: int = 0
+    wire_bytes: int = 0
+    blocks: int = 0
+    bytes_after_freeze: int = 0
