@@ -98,12 +98,13 @@ class Bank:
             self.totals[1] = n
             self.totals[2] += amount
 
-    def differences(self, model: Model, acknowledged: int) -> list[str]:
+    def differences(self, model: Model, acknowledged: int, unseen: int = 0) -> list[str]:
         """Compare with the model, which advances to what is found here.
 
         Args:
             model: The state at an earlier or the same transaction.
             acknowledged: The last transaction that the killed writer was told of.
+            unseen: How many transactions more than the model's the pool may have had before.
 
         Returns:
             What is wrong, in words; empty: the state is that after some transaction, and none
@@ -116,7 +117,7 @@ class Bank:
         n = int(self.totals[1])
         if n < max(acknowledged, model.n):
             return [f"transaction {max(acknowledged, model.n)} was acknowledged, state is at {n}"]
-        if n > max(acknowledged, model.n) + 1:
+        if n > max(acknowledged, model.n + unseen) + 1:
             return [f"state is at {n}, but {acknowledged} was the last one that ended"]
         model.advance(n)
         wrong = []
