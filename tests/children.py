@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -155,3 +157,25 @@ def try_and_hold(connection: Connection, path: str, options: dict[str, Any]) -> 
 def run_named(connection: Connection, module: str, name: str, *args: Any) -> None:
     """Run a function of a test's own module: what too few tests need to stand here."""
     getattr(importlib.import_module(module), name)(connection, *args)
+
+
+def run_command(_: Connection, arguments: list[str], out: str, err: str) -> None:
+    """Run the command line as a process of its own would, its output going to files."""
+    for number, path in ((1, out), (2, err)):
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, number)
+        os.close(target)
+    os.environ.update(NO_COLOR="1", COLUMNS="200", TERM="dumb")
+    sys.argv = ["pmlog", *arguments]
+    cli = importlib.import_module("pmlog.cli")
+    status = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -160,5 +160,5 @@ def _run_child(
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pmlog", "pmlog.check", "numpy", "tests.support", "tests.children"]
+    ["pmlog", "pmlog.check", "pmlog.cli", "numpy", "tests.support", "tests.children"]
 )

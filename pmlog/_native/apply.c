@@ -107,8 +107,7 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
         pool->store.ops->flush(&pool->store, slot, sizeof mark);
         error = pool->store.ops->drain(&pool->store);
     }
-    if (error)
-        return pml_poison(pool, pml_fail_io(error, "cannot write a checkpoint mark"));
+    if (error) return pml_poison(pool, pml_fail_io(error, "cannot write a checkpoint mark"));
     __atomic_store_n(&pool->control->marking, 0, __ATOMIC_SEQ_CST);
     pool->mark = mark;
     return PML_OK;
@@ -116,10 +115,10 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
 
 /* ---- applying ---- */
 
-struct applied {              /* what one checkpoint has touched */
+struct applied { /* what one checkpoint has touched */
     uint64_t first_page, last_page;
     bool any;
-    bool verify;              /* the image is as the last mark left it: pages must match their sums */
+    bool verify; /* the image is as the last mark left it: pages must match their sums */
 };
 
 /* Before a page's first change: it will get a new checksum, which must not cover up that the rest
@@ -148,7 +147,8 @@ static int apply_record(struct pml_pool *pool, const struct pml_record *record, 
                         uint64_t *image_bytes) {
     uint64_t after;
     if (pml_record_ranges_valid(record, *image_bytes, &after) != PML_OK)
-        return pml_fail_corrupt("log", record->lsn, 0, 0, 0, "a range of the record is outside the image");
+        return pml_fail_corrupt("log", record->lsn, 0, 0, 0,
+                                "a range of the record is outside the image");
     if (after > *image_bytes) {
         int st = pml_medium_grow(pool, after);
         if (st != PML_OK) return st;
@@ -225,17 +225,17 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
         const struct pml_record *record;
         int end = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &chain, &record);
         if (end >= 0)
-            return pml_poison(pool, pml_fail_corrupt("log", chain.lsn, chain.lsn % pool->ring_bytes,
-                                                     target, chain.lsn,
-                                                     "a durable record has changed since it was written"));
+            return pml_poison(
+                pool,
+                pml_fail_corrupt("log", chain.lsn, chain.lsn % pool->ring_bytes, target, chain.lsn,
+                                 "a durable record has changed since it was written"));
         int st = apply_record(pool, record, &applied, &image_bytes);
         if (st != PML_OK) return pml_poison(pool, st);
         pml_chain_advance(&chain, record);
     }
     each_dirty_run(pool, &applied, seal_pages);
     int error = pool->store.ops->drain(&pool->store);
-    if (error)
-        return pml_poison(pool, pml_fail_io(error, "cannot make the image durable"));
+    if (error) return pml_poison(pool, pml_fail_io(error, "cannot make the image durable"));
     struct pml_mark mark = {.lsn_checkpoint = chain.lsn,
                             .txn = chain.txn,
                             .image_bytes = image_bytes,
@@ -259,8 +259,9 @@ int pml_checkpoint(struct pml_pool *pool) {
     st = pml_sync(pool);
     if (st != PML_OK) return st;
     pthread_mutex_lock(&pool->checkpoint_mutex);
-    st = pool->closed || pool->ended ? pml_fail(PML_E_CLOSED, "the pool is closed")
-                      : pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), false);
+    st = pool->closed || pool->ended
+             ? pml_fail(PML_E_CLOSED, "the pool is closed")
+             : pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), false);
     pthread_mutex_unlock(&pool->checkpoint_mutex);
     return st;
 }
@@ -298,8 +299,8 @@ static uint64_t release_before(struct pml_pool *pool, uint64_t limit) {
     for (uint64_t chunk = 0; chunk < pages; chunk += RELEASE_CHUNK_PAGES) {
         if (!pml_lock_try(&pool->lock)) return released;
         if (!pool->closed)
-            released += pml_release_run(pool, chunk,
-                                        pml_min64(chunk + RELEASE_CHUNK_PAGES, pages), limit);
+            released +=
+                pml_release_run(pool, chunk, pml_min64(chunk + RELEASE_CHUNK_PAGES, pages), limit);
         pml_lock_give(&pool->lock);
     }
     return released;

@@ -182,8 +182,8 @@ void pml_container_free(struct pml_container *c) {
 /* ---- dropping ---- */
 
 int pml_garbage_add(struct pml_pool *pool, uint64_t root) {
-    int st = pml_store64(pool, root + offsetof(struct pml_root, garbage_next),
-                         pml_heap(pool)->garbage);
+    int st =
+        pml_store64(pool, root + offsetof(struct pml_root, garbage_next), pml_heap(pool)->garbage);
     return st == PML_OK ? pml_store64(pool, HEAP_WORD(garbage), root) : st;
 }
 

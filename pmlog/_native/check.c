@@ -192,7 +192,8 @@ static void walk_container(struct pml_walk *w, uint64_t root, uint32_t type, con
         pml_bytes_walk(w, root, name);
         break;
     default:
-        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, 0, type, "\"%s\" is of unknown type", name);
+        pml_fault_add(w, PML_FAULT_STRUCTURE, "image", root, 0, type, "\"%s\" is of unknown type",
+                      name);
     }
 }
 
@@ -229,7 +230,8 @@ static void walk_garbage(struct pml_walk *w) {
     for (uint64_t at = w->heap.garbage; at;) {
         const struct pml_root *root = pml_ptr(pool, at);
         if (!left-- || pml_reach(pool, at, sizeof *root) != PML_OK) {
-            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, 0, 0, "the list of dropped containers is broken");
+            pml_fault_add(w, PML_FAULT_STRUCTURE, "image", at, 0, 0,
+                          "the list of dropped containers is broken");
             break;
         }
         uint64_t next = root->garbage_next;
@@ -247,7 +249,8 @@ static void check_leaks(struct pml_walk *w) {
             at = PML_HEAP_FIRST + (at - (PML_HEAP_FIRST & ~15ull));
             memcpy(&header, pml_ptr(pool, at), 8);
             pml_fault_add(w, PML_FAULT_LEAK, "image", at, 0, header,
-                          "heap: a used block of kind %u belongs to nothing", PML_BLOCK_KIND(header));
+                          "heap: a used block of kind %u belongs to nothing",
+                          PML_BLOCK_KIND(header));
         }
 }
 
@@ -289,5 +292,6 @@ int64_t pml_check(struct pml_pool *pool, struct pml_fault *faults, size_t capaci
         if (st != PML_E_AGAIN) return st;
         usleep(WALK_PAUSE_US);
     }
-    return pml_fail(PML_E_BUSY, "the writer's checkpoints overtook the check %d times", WALK_ATTEMPTS);
+    return pml_fail(PML_E_BUSY, "the writer's checkpoints overtook the check %d times",
+                    WALK_ATTEMPTS);
 }

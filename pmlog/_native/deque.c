@@ -46,8 +46,8 @@ static int reach_block(struct pml_pool *pool, uint64_t payload, uint32_t kind, u
     int st = pml_reach(pool, payload - 8, 8 + least);
     if (PML_UNLIKELY(st != PML_OK)) return st;
     uint64_t word = load(pool, payload - 8), size = PML_BLOCK_SIZE(word);
-    if (PML_UNLIKELY(!(word & PML_BLOCK_USED) || PML_BLOCK_KIND(word) != kind ||
-                     size < 8 + least || !pml_in_body(pool, payload - 8, size)))
+    if (PML_UNLIKELY(!(word & PML_BLOCK_USED) || PML_BLOCK_KIND(word) != kind || size < 8 + least ||
+                     !pml_in_body(pool, payload - 8, size)))
         return pml_fail_corrupt("image", 0, payload - 8, kind, word,
                                 "a deque points to a heap block that is not one of its own");
     *room = size - 8;
@@ -119,8 +119,8 @@ static int find(struct pml_pool *pool, const struct pml_deque_root *d, uint64_t 
     bool up = index <= d->count / 2;
     p->block = up ? d->first_block : d->last_block;
     /* counted in slots from the outer edge of the outermost block */
-    uint64_t distance = up ? d->first_index + index
-                           : (SLOTS - 1 - d->last_index) + (d->count - 1 - index);
+    uint64_t distance =
+        up ? d->first_index + index : (SLOTS - 1 - d->last_index) + (d->count - 1 - index);
     int st = reach_slots(pool, p->block);
     for (; st == PML_OK && distance >= SLOTS; distance -= SLOTS) {
         p->block = load(pool, up ? NEXT_OF(p->block) : PREV_OF(p->block));

@@ -15,11 +15,11 @@
 #include "view.h"
 
 #define FIRST_BUCKETS 8u
-#define LOAD_NUMERATOR 7u   /* split when count * 2 > buckets * 7: half of a bucket's slots in use */
-#define CHAIN_MAX 64u       /* buckets in one overflow chain, as a bound for loops */
-#define SPLIT_MAX 112u      /* entries of a chain that a split moves; longer ones wait */
-#define IN_PLACE_MAX 2048u  /* longer values get a new entry: their old bytes need no undo then */
-#define SHRINK_BUCKETS 64u  /* an emptied dict with more buckets than this starts over */
+#define LOAD_NUMERATOR 7u  /* split when count * 2 > buckets * 7: half of a bucket's slots in use */
+#define CHAIN_MAX 64u      /* buckets in one overflow chain, as a bound for loops */
+#define SPLIT_MAX 112u     /* entries of a chain that a split moves; longer ones wait */
+#define IN_PLACE_MAX 2048u /* longer values get a new entry: their old bytes need no undo then */
+#define SHRINK_BUCKETS 64u /* an emptied dict with more buckets than this starts over */
 
 #define ROOT_FIELD(root, field) ((root) + offsetof(struct pml_dict_root, field))
 #define ENTRY_FIELD(entry, field) ((entry) + offsetof(struct pml_dict_entry, field))
@@ -143,12 +143,11 @@ static int find_slot(struct pml_pool *pool, uint64_t at, uint64_t wanted, uint64
         last = at;
         at = bucket->overflow;
     }
-    if (!wanted && at)
-        return pml_fail(PML_E_POOL_FULL, "too many keys of one hash");
+    if (!wanted && at) return pml_fail(PML_E_POOL_FULL, "too many keys of one hash");
     if (wanted)
         return pml_fail_corrupt("image", 0, last, wanted, 0, "a dict entry is in no bucket");
     uint64_t fresh;
-    int st = pml_alloc(pool, sizeof(struct pml_bucket) , PML_BLOCK_BUCKET, &fresh);
+    int st = pml_alloc(pool, sizeof(struct pml_bucket), PML_BLOCK_BUCKET, &fresh);
     if (st != PML_OK) return st;
     memset(pml_ptr(pool, fresh), 0, sizeof(struct pml_bucket));
     *slot_at = fresh;
@@ -166,7 +165,7 @@ static int first_buckets(struct pml_pool *pool, uint64_t root) {
     return st == PML_OK ? pml_store64(pool, ROOT_FIELD(root, buckets), FIRST_BUCKETS) : st;
 }
 
-struct chain {                /* slot words of one bucket chain */
+struct chain { /* slot words of one bucket chain */
     uint64_t slots[SPLIT_MAX];
     uint32_t count;
 };
@@ -176,8 +175,8 @@ static int write_chain(struct pml_pool *pool, uint64_t at, const struct chain *c
     uint32_t done = 0;
     for (;;) {
         struct pml_bucket *bucket;
-        int st = fresh ? pml_note_fresh(pool, at, sizeof *bucket)
-                       : pml_note(pool, at, sizeof *bucket);
+        int st =
+            fresh ? pml_note_fresh(pool, at, sizeof *bucket) : pml_note(pool, at, sizeof *bucket);
         if (st != PML_OK) return st;
         bucket = pml_ptr(pool, at);
         uint64_t overflow = fresh ? 0 : bucket->overflow;
@@ -282,8 +281,10 @@ static int insert(struct pml_container *c, uint64_t hash, const char *key, uint6
     if (!r->first) r->first = at;
     r->last = at;
     r->count++;
-    if (!r->buckets) st = first_buckets(pool, c->root);
-    else if (r->count * 2 > r->buckets * LOAD_NUMERATOR) st = split_one(pool, c->root);
+    if (!r->buckets)
+        st = first_buckets(pool, c->root);
+    else if (r->count * 2 > r->buckets * LOAD_NUMERATOR)
+        st = split_one(pool, c->root);
     if (st == PML_OK)
         st = find_slot(pool, bucket_offset(r, bucket_number(hash, r->buckets)), 0, &slot_at);
     if (st == PML_OK) st = pml_store64(pool, slot_at, PML_SLOT_TAG(hash) | at);
@@ -333,15 +334,15 @@ static int replace(struct pml_container *c, uint64_t entry, const char *value,
         return st;
     }
     uint64_t at, slot_at;
-    int st = pml_alloc(pool, sizeof *e + padded(PML_VALUE_BYTES(e->key)) + bytes, PML_BLOCK_ENTRY, &at);
+    int st =
+        pml_alloc(pool, sizeof *e + padded(PML_VALUE_BYTES(e->key)) + bytes, PML_BLOCK_ENTRY, &at);
     if (st != PML_OK) return st;
     fill_entry(pool, at, e->hash, key_of(e), e->key, value, value_word);
     struct pml_dict_entry *fresh = pml_ptr(pool, at);
     fresh->next = e->next;
     fresh->prev = e->prev;
     st = relink(pool, c->root, e, at);
-    if (st == PML_OK)
-        st = slot_holding(pool, pml_ptr(pool, c->root), e->hash, entry, &slot_at);
+    if (st == PML_OK) st = slot_holding(pool, pml_ptr(pool, c->root), e->hash, entry, &slot_at);
     if (st == PML_OK) st = pml_store64(pool, slot_at, PML_SLOT_TAG(e->hash) | at);
     if (st == PML_OK) st = pml_tx_defer_free(pool, entry);
     pml_container_changed(c);
@@ -430,7 +431,8 @@ int pml_dict_free_some(struct pml_pool *pool, uint64_t root, uint32_t *left) {
             st = bucket_at(pool, overflow, &bucket);
             if (st == PML_OK) st = pml_tx_defer_free(pool, overflow);
             if (st == PML_OK)
-                st = pml_store64(pool, at + offsetof(struct pml_bucket, overflow), bucket->overflow);
+                st =
+                    pml_store64(pool, at + offsetof(struct pml_bucket, overflow), bucket->overflow);
             --*left;
         } else {
             r->buckets--;
@@ -596,7 +598,8 @@ static size_t pack(struct pml_pool *pool, uint64_t at, const struct pml_dict_ent
     if (what & PML_SCAN_KEYS) memcpy(to, &e->key, 8), used += 8;
     if (what & PML_SCAN_VALUES) memcpy(to + used, &e->value, 8), used += 8;
     if (what & PML_SCAN_KEYS) memcpy(to + used, pml_entry_key(pool, at), key), used += key;
-    if (what & PML_SCAN_VALUES) memcpy(to + used, pml_entry_value(pool, at, e), value), used += value;
+    if (what & PML_SCAN_VALUES)
+        memcpy(to + used, pml_entry_value(pool, at, e), value), used += value;
     return used;
 }
 
@@ -752,7 +755,8 @@ static void walk_buckets(struct pml_walk *w, const struct pml_dict_root *r, uint
 
 void pml_dict_walk(struct pml_walk *w, uint64_t root, const char *name) {
     struct pml_dict_root *now, copy, *r = &copy;
-    if (!pml_walk_block(w, root, sizeof *r, PML_BLOCK_ROOT) || root_at(w->pool, root, &now) != PML_OK)
+    if (!pml_walk_block(w, root, sizeof *r, PML_BLOCK_ROOT) ||
+        root_at(w->pool, root, &now) != PML_OK)
         return;
     memcpy(&copy, now, sizeof copy);
     uint32_t segments = r->buckets ? segment_of(r->buckets - 1) + 1 : 0;

@@ -64,11 +64,11 @@ int pml_fail_corrupt(const char *file, uint64_t lsn, uint64_t offset, uint64_t e
 
 const char *pml_status_name(int status) {
     static const char *const names[] = {
-        "OK",        "CLOSED",     "FORKED",     "READ_ONLY", "LOCKED",  "NOT_FOUND", "EXISTS",
-        "TOO_LARGE", "ARGUMENT",   "LOG_FULL",   "POOL_FULL", "MEDIUM",  "CORRUPT",   "FORMAT",
-        "FROZEN",    "INVARIANT",  "MISSING",    "BUSY",      "TYPE",    "DROPPED",   "STALE",
-        "BUFFER",    "MEMORY",     "NO_TRANSACTION", "TIMEOUT", "GAP",   "FENCED",    "PERMISSION",
-        "AGAIN",
+        "OK",      "CLOSED",    "FORKED",   "READ_ONLY",  "LOCKED",    "NOT_FOUND",
+        "EXISTS",  "TOO_LARGE", "ARGUMENT", "LOG_FULL",   "POOL_FULL", "MEDIUM",
+        "CORRUPT", "FORMAT",    "FROZEN",   "INVARIANT",  "MISSING",   "BUSY",
+        "TYPE",    "DROPPED",   "STALE",    "BUFFER",     "MEMORY",    "NO_TRANSACTION",
+        "TIMEOUT", "GAP",       "FENCED",   "PERMISSION", "AGAIN",
     };
     if (status > 0 || -status >= (int)(sizeof names / sizeof names[0])) return "UNKNOWN";
     return names[-status];

@@ -68,8 +68,10 @@ static int unlink_block(struct pml_pool *pool, uint64_t block, uint64_t size) {
     uint64_t next = b->next, prev = b->prev;
     if (next) {
         st = read_block(pool, next, &other);
-        if (st == PML_OK && other->prev != block) st = damaged(next, other->prev, "a free list is broken");
-        if (st == PML_OK) st = pml_store64(pool, next + offsetof(struct pml_free_block, prev), prev);
+        if (st == PML_OK && other->prev != block)
+            st = damaged(next, other->prev, "a free list is broken");
+        if (st == PML_OK)
+            st = pml_store64(pool, next + offsetof(struct pml_free_block, prev), prev);
         if (st != PML_OK) return st;
     }
     if (!prev) {
@@ -78,8 +80,10 @@ static int unlink_block(struct pml_pool *pool, uint64_t block, uint64_t size) {
         return set_bin(pool, bin_of(size), next);
     }
     st = read_block(pool, prev, &other);
-    if (st == PML_OK && other->next != block) st = damaged(prev, other->next, "a free list is broken");
-    return st == PML_OK ? pml_store64(pool, prev + offsetof(struct pml_free_block, next), next) : st;
+    if (st == PML_OK && other->next != block)
+        st = damaged(prev, other->next, "a free list is broken");
+    return st == PML_OK ? pml_store64(pool, prev + offsetof(struct pml_free_block, next), next)
+                        : st;
 }
 
 /* The block's own words are noted by the caller: fresh when they were free space already. */
@@ -89,7 +93,8 @@ static int link_block(struct pml_pool *pool, uint64_t block, uint64_t size) {
     struct pml_free_block *other, *b = pml_ptr(pool, block);
     if (next) {
         int st = read_block(pool, next, &other);
-        if (st == PML_OK) st = pml_store64(pool, next + offsetof(struct pml_free_block, prev), block);
+        if (st == PML_OK)
+            st = pml_store64(pool, next + offsetof(struct pml_free_block, prev), block);
         if (st != PML_OK) return st;
     }
     b->header = size; /* not used; the block before a free one is used */

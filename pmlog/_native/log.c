@@ -43,7 +43,8 @@ int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t
     if (record->magic != PML_MAGIC_RECORD) return PML_END_NOTHING;
     if (record->lsn != chain->lsn) {
         /* Bytes of some value may look like a header: a later lap is believed when it checks out. */
-        bool later = record->lsn > chain->lsn && record->lsn % ring_bytes == chain->lsn % ring_bytes &&
+        bool later = record->lsn > chain->lsn &&
+                     record->lsn % ring_bytes == chain->lsn % ring_bytes &&
                      length_plausible(record, ring_bytes) &&
                      pml_record_sum(record, record->length, salt) == record->checksum;
         return later ? PML_END_LATER_LAP : PML_END_STALE;
@@ -176,10 +177,10 @@ void pml_log_publish(struct pml_pool *pool, uint64_t lsn, uint64_t txn) {
     }
 }
 
-struct stage {                /* gathers small pieces on their way into the ring */
+struct stage { /* gathers small pieces on their way into the ring */
     struct pml_pool *pool;
-    char *at;                 /* next byte in the ring */
-    size_t held;              /* bytes gathered in pool->stage */
+    char *at;    /* next byte in the ring */
+    size_t held; /* bytes gathered in pool->stage */
     uint32_t sum;
 };
 
@@ -225,7 +226,8 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
     static const char zeros[PML_LINE];
     uint64_t length = record_length(notes, count);
     if (PML_UNLIKELY(length > pool->record_max))
-        return pml_fail(PML_E_TOO_LARGE, "the transaction takes %llu bytes of log, %llu are allowed",
+        return pml_fail(PML_E_TOO_LARGE,
+                        "the transaction takes %llu bytes of log, %llu are allowed",
                         (unsigned long long)length, (unsigned long long)pool->record_max);
     int st = pml_log_space(pool, length);
     if (PML_UNLIKELY(st != PML_OK)) return st;

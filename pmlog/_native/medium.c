@@ -147,7 +147,8 @@ static int must_hold(int fd, uint64_t bytes, const char *file) {
 
 static int extend_maps(struct pml_pool *pool, uint64_t bytes) {
     bool writable = !pool->read_only;
-    int st = pml_map_extend(&pool->work, bytes, pool->image_fd, pool->image_offset, false, writable);
+    int st =
+        pml_map_extend(&pool->work, bytes, pool->image_fd, pool->image_offset, false, writable);
     if (st == PML_OK && !pool->has_pmemobj) {
         st = pml_map_extend(&pool->sums, sums_bytes(bytes), pool->sums_fd, pool->sums_offset, true,
                             writable);
@@ -181,7 +182,8 @@ int pml_medium_grow(struct pml_pool *pool, uint64_t bytes) {
     }
     if (pool->read_only) {
         st = must_hold(pool->image_fd, pool->image_offset + bytes, "image");
-        if (st == PML_OK) st = must_hold(pool->sums_fd, pool->sums_offset + sums_bytes(bytes), "sums");
+        if (st == PML_OK)
+            st = must_hold(pool->sums_fd, pool->sums_offset + sums_bytes(bytes), "sums");
         if (st != PML_OK) return st;
     }
     return extend_maps(pool, bytes);
@@ -305,8 +307,8 @@ static int check_header(const char *file, uint64_t magic, uint64_t magic_wanted,
         return pml_fail(PML_E_FORMAT, "%s has format version %u, this library reads %u", file,
                         version, PML_FORMAT_VERSION);
     if (checksum != checksum_wanted)
-        return pml_fail_corrupt(file, 0, 0, checksum_wanted, checksum, "the header of %s is damaged",
-                                file);
+        return pml_fail_corrupt(file, 0, 0, checksum_wanted, checksum,
+                                "the header of %s is damaged", file);
     if (version != PML_FORMAT_VERSION)
         return pml_fail(PML_E_FORMAT, "%s has format version %u, this library reads %u", file,
                         version, PML_FORMAT_VERSION);
@@ -386,9 +388,9 @@ static int map_ring(struct pml_pool *pool) {
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED) return pml_fail_errno(PML_E_MEDIUM, errno, "cannot map the log");
     for (int lap = 0; lap < 2; lap++) {
-        void *half = mmap(at + (uint64_t)lap * pool->ring_bytes, pool->ring_bytes, protection,
-                          shared_flags(on_direct_access(pool)) | MAP_FIXED, pool->log_fd,
-                          PML_RING_OFFSET);
+        void *half =
+            mmap(at + (uint64_t)lap * pool->ring_bytes, pool->ring_bytes, protection,
+                 shared_flags(on_direct_access(pool)) | MAP_FIXED, pool->log_fd, PML_RING_OFFSET);
         if (half == MAP_FAILED) {
             int error = errno;
             munmap(at, 2 * pool->ring_bytes);
@@ -486,8 +488,15 @@ static int refuse_strangers(struct pml_pool *pool) {
         if (fd >= 0) close(fd);
         return pml_fail_errno(PML_E_MEDIUM, errno, "cannot list the directory");
     }
-    static const char *const ours[] = {".",       "..",   "lock", "log", "sums", "image.new",
-                                       "control", "image.pmemobj", "image.pmemobj.new"};
+    static const char *const ours[] = {".",
+                                       "..",
+                                       "lock",
+                                       "log",
+                                       "sums",
+                                       "image.new",
+                                       "control",
+                                       "image.pmemobj",
+                                       "image.pmemobj.new"};
     int st = PML_OK;
     for (struct dirent *entry; st == PML_OK && (entry = readdir(listing));) {
         bool known = false;
@@ -504,7 +513,8 @@ static int refuse_strangers(struct pml_pool *pool) {
     return st;
 }
 
-static int write_header(int fd, const void *header, size_t size, uint64_t offset, const char *file) {
+static int write_header(int fd, const void *header, size_t size, uint64_t offset,
+                        const char *file) {
     if (pwrite(fd, header, size, (off_t)offset) != (ssize_t)size)
         return pml_fail_errno(PML_E_MEDIUM, errno ? errno : ENOSPC, "cannot write %s", file);
     return PML_OK;
@@ -538,7 +548,8 @@ static int create_sums(struct pml_pool *pool, const struct pml_image_header *hea
     sums.checksum = header_sum(&sums, sizeof sums);
     uint64_t at = pool->has_pmemobj ? pool->pmemobj.sums_offset : 0;
     int st = pool->has_pmemobj ? PML_OK : open_at(pool, "sums", true, &pool->sums_fd);
-    if (st == PML_OK) st = pml_reserve_space(pool->sums_fd, at, sums_bytes(pool->file_bytes), "sums");
+    if (st == PML_OK)
+        st = pml_reserve_space(pool->sums_fd, at, sums_bytes(pool->file_bytes), "sums");
     if (st == PML_OK) st = write_header(pool->sums_fd, &sums, sizeof sums, at, "sums");
     return st == PML_OK ? sync_file(pool->sums_fd, "sums") : st;
 }
@@ -592,7 +603,8 @@ static int create_files(struct pml_pool *pool, const struct pml_options *options
     if (st == PML_OK)
         st = write_header(pool->image_fd, &header, sizeof header, pool->image_offset, "image");
     if (st == PML_OK) st = sync_file(pool->image_fd, "image");
-    if (st == PML_OK) st = sync_file(pool->dir_fd, "the directory"); /* log and sums have their names */
+    if (st == PML_OK)
+        st = sync_file(pool->dir_fd, "the directory"); /* log and sums have their names */
     if (st == PML_OK && !pool->has_pmemobj &&
         renameat(pool->dir_fd, "image.new", pool->dir_fd, "image") != 0)
         st = pml_fail_errno(PML_E_MEDIUM, errno, "cannot name the image");
@@ -669,7 +681,8 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
         if (st != PML_OK) return st;
     }
     if (exists && faccessat(pool->dir_fd, "log", F_OK, 0) != 0 && !pool->has_pmemobj) {
-        st = refuse_foreign_file(pool, "image", PML_MAGIC_IMAGE); /* before anything is made there */
+        st =
+            refuse_foreign_file(pool, "image", PML_MAGIC_IMAGE); /* before anything is made there */
         if (st != PML_OK) return st;
     }
     if (!pool->read_only) {
@@ -689,13 +702,15 @@ int pml_medium_open(struct pml_pool *pool, const char *path, const struct pml_op
         close_fd(&pool->sums_fd);
     }
     bool pmemobj = pool->has_pmemobj;
-    if (pool->read_only) pmemobj = faccessat(pool->dir_fd, "image.pmemobj", F_OK, 0) == 0;
+    if (pool->read_only)
+        pmemobj = faccessat(pool->dir_fd, "image.pmemobj", F_OK, 0) == 0;
     else if (!pmemobj && faccessat(pool->dir_fd, "image.pmemobj", F_OK, 0) == 0)
         return pml_fail(PML_E_ARGUMENT, "the pool's medium is pmemobj");
     else if (pmemobj && faccessat(pool->dir_fd, "image", F_OK, 0) == 0)
         return pml_fail(PML_E_ARGUMENT, "the pool's medium is file");
     st = open_at(pool, "log", false, &pool->log_fd);
-    if (st == PML_OK) st = open_at(pool, pmemobj ? "image.pmemobj" : "image", false, &pool->image_fd);
+    if (st == PML_OK)
+        st = open_at(pool, pmemobj ? "image.pmemobj" : "image", false, &pool->image_fd);
     if (st == PML_OK) st = open_at(pool, pmemobj ? "image.pmemobj" : "sums", false, &pool->sums_fd);
     if (st == PML_OK) st = read_headers(pool);
     if (st != PML_OK) return st;

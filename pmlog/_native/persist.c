@@ -142,8 +142,8 @@ static const struct pml_ops page_ops = {plain_copy, plain_set, plain_flush, page
 
 void pml_persist_init(struct pml_persist *p, uint32_t domain, int fd0, int fd1) {
     static const struct pml_ops *const by_domain[] = {
-        [PML_DOMAIN_AUTO] = &page_ops,     [PML_DOMAIN_EMULATED] = &emulated_ops,
-        [PML_DOMAIN_EADR] = &eadr_ops,     [PML_DOMAIN_ADR] = &adr_ops,
+        [PML_DOMAIN_AUTO] = &page_ops, [PML_DOMAIN_EMULATED] = &emulated_ops,
+        [PML_DOMAIN_EADR] = &eadr_ops, [PML_DOMAIN_ADR] = &adr_ops,
         [PML_DOMAIN_PAGE] = &page_ops,
     };
     p->ops = by_domain[domain <= PML_DOMAIN_PAGE ? domain : PML_DOMAIN_PAGE];

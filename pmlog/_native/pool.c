@@ -257,7 +257,8 @@ int pml_info(struct pml_pool *pool, struct pml_info *out) {
             out->frozen = pool->control->frozen;
             out->lsn_checkpoint = __atomic_load_n(&pool->control->lsn_checkpoint, __ATOMIC_ACQUIRE);
         }
-        out->ring_used_bytes = out->lsn_committed - pml_min64(out->lsn_checkpoint, out->lsn_committed);
+        out->ring_used_bytes =
+            out->lsn_committed - pml_min64(out->lsn_checkpoint, out->lsn_committed);
     } else {
         pthread_mutex_lock(&pool->checkpoint_mutex); /* against a close; waits for no transaction */
         out->epoch = pool->epoch;

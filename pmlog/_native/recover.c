@@ -17,17 +17,17 @@
 
 #include "internal.h"
 
-#define RECOVERY_LOOK_NS 1000000  /* how often a reader looks whether a writer's recovery is over */
-#define RECOVERY_LOOKS 50u        /* looks between two questions whether that writer still lives */
+#define RECOVERY_LOOK_NS 1000000 /* how often a reader looks whether a writer's recovery is over */
+#define RECOVERY_LOOKS 50u       /* looks between two questions whether that writer still lives */
 
 int pml_recover_decide(int marks, int clean, int records, int end, int below_durable) {
     if (marks == PML_MARKS_NONE) return PML_DECIDE_CORRUPT_MARKS; /* R1 */
     if (end == PML_END_LATER_LAP) return PML_DECIDE_CORRUPT_LOG;  /* R2: the newer mark is gone */
-    if (below_durable) return PML_DECIDE_CORRUPT_LOG;             /* R3: a hole in the durable log */
+    if (below_durable) return PML_DECIDE_CORRUPT_LOG; /* R3: a hole in the durable log */
     if (clean && records && marks == PML_MARKS_BOTH)
-        return PML_DECIDE_CORRUPT_LOG;                            /* R4: written behind a clean end */
-    if (records) return PML_DECIDE_REPLAY;                        /* R5 */
-    return PML_DECIDE_CLEAN;                                      /* R6 */
+        return PML_DECIDE_CORRUPT_LOG;     /* R4: written behind a clean end */
+    if (records) return PML_DECIDE_REPLAY; /* R5 */
+    return PML_DECIDE_CLEAN;               /* R6 */
 }
 
 static struct pml_chain chain_of(const struct pml_mark *mark) {
@@ -56,8 +56,7 @@ static int image_size_ok(struct pml_pool *pool, const struct pml_mark *mark) {
     if (mark->image_bytes > pool->max_bytes)
         return pml_fail(PML_E_POOL_FULL, "the pool has %llu bytes, max_size is %llu",
                         (unsigned long long)mark->image_bytes, (unsigned long long)pool->max_bytes);
-    if (fstat(pool->sums_fd, &st) != 0)
-        return pml_fail_errno(PML_E_MEDIUM, 0, "cannot stat sums");
+    if (fstat(pool->sums_fd, &st) != 0) return pml_fail_errno(PML_E_MEDIUM, 0, "cannot stat sums");
     uint64_t sums = pool->sums_offset + PML_SUMS_OFFSET + mark->image_bytes / PML_PAGE * 4;
     if ((uint64_t)st.st_size < sums)
         return pml_fail_corrupt("sums", 0, (uint64_t)st.st_size, sums, (uint64_t)st.st_size,
@@ -74,7 +73,8 @@ static int image_size_ok(struct pml_pool *pool, const struct pml_mark *mark) {
 
 int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count) {
     char page[PML_MARK_STRIDE + sizeof(struct pml_mark)];
-    ssize_t n = pread(pool->image_fd, page, sizeof page, (off_t)(pool->image_offset + PML_MARK_OFFSET));
+    ssize_t n =
+        pread(pool->image_fd, page, sizeof page, (off_t)(pool->image_offset + PML_MARK_OFFSET));
     char image[PML_MARK_OFFSET + sizeof page] = {0};
     if (n > 0) memcpy(image + PML_MARK_OFFSET, page, (size_t)n);
     if (pml_marks_read(image, &pool->header, mark, count) != PML_OK)
@@ -86,8 +86,8 @@ int pml_read_marks(struct pml_pool *pool, struct pml_mark *mark, int *count) {
 /* Walks the chain without changing anything. */
 struct walked {
     uint64_t records;
-    uint64_t image_bytes;     /* as the last of them leaves it */
-    uint64_t senseless;       /* LSN of a record with ranges outside the image; 0: none */
+    uint64_t image_bytes; /* as the last of them leaves it */
+    uint64_t senseless;   /* LSN of a record with ranges outside the image; 0: none */
 };
 
 static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w) {
@@ -95,7 +95,8 @@ static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w
     int end;
     uint64_t limit = chain->lsn + pool->ring_bytes;
     while ((end = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, &record)) < 0) {
-        if (record->lsn + record->length > limit) return PML_END_LATER_LAP; /* it has lapped itself */
+        if (record->lsn + record->length > limit)
+            return PML_END_LATER_LAP; /* it has lapped itself */
         if (pml_record_ranges_valid(record, w->image_bytes, &w->image_bytes) != PML_OK)
             w->senseless = record->lsn;
         pml_chain_advance(chain, record);
@@ -151,7 +152,8 @@ int pml_recover(struct pml_pool *pool) {
     /* Behind a clean end nothing is looked for, unless the newer mark may be the one that is gone. */
     if (!(pool->mark.flags & PML_MARK_CLEAN) || records || durable > chain.lsn ||
         marks != PML_MARKS_BOTH)
-        durable = pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain));
+        durable =
+            pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain));
     int decision = pml_recover_decide(marks, (pool->mark.flags & PML_MARK_CLEAN) != 0, records != 0,
                                       end, chain.lsn < durable);
     if (decision == PML_DECIDE_CORRUPT_LOG)
@@ -327,13 +329,16 @@ static int follow_dead(struct pml_pool *pool) {
     int end = walk(pool, &chain, &found);
     uint64_t records = found.records;
     bool clean = (pool->mark.flags & PML_MARK_CLEAN) != 0;
-    uint64_t durable =
-        clean && !records && marks == PML_MARKS_BOTH ? 0 : pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain);
+    uint64_t durable = clean && !records && marks == PML_MARKS_BOTH
+                           ? 0
+                           : pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain);
     if (pml_recover_decide(marks, clean, records != 0, end, chain.lsn < durable) >=
         PML_DECIDE_CORRUPT_MARKS)
-        return pml_writer_came(pool) ? PML_E_AGAIN : pml_fail_corrupt("log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes,
-                                durable, chain.lsn, "the log breaks at LSN %llu",
-                                (unsigned long long)chain.lsn);
+        return pml_writer_came(pool)
+                   ? PML_E_AGAIN
+                   : pml_fail_corrupt(
+                         "log", chain.lsn, PML_RING_OFFSET + chain.lsn % pool->ring_bytes, durable,
+                         chain.lsn, "the log breaks at LSN %llu", (unsigned long long)chain.lsn);
     st = follow_to(pool, chain.lsn);
     pool->catalog_generation++;
     if (st == PML_OK || st < 0) return st;
@@ -425,8 +430,8 @@ int pml_follow(struct pml_pool *pool) {
         if (now <= pool->followed.lsn && /* above it the ring is never reused */
             __atomic_load_n(&control->session, __ATOMIC_ACQUIRE) == session)
             return pml_fail_corrupt("log", pool->followed.lsn,
-                                    PML_RING_OFFSET + pool->followed.lsn % pool->ring_bytes, durable,
-                                    pool->followed.lsn, "the log breaks at LSN %llu",
+                                    PML_RING_OFFSET + pool->followed.lsn % pool->ring_bytes,
+                                    durable, pool->followed.lsn, "the log breaks at LSN %llu",
                                     (unsigned long long)pool->followed.lsn);
         pool->followed.lsn = 0; /* overtaken */
     }

@@ -8,12 +8,12 @@ static inline uint64_t rotate_left(uint64_t value, int bits) {
     return (value << bits) | (value >> (64 - bits));
 }
 
-#define SIP_ROUND()                                                                             \
-    do {                                                                                        \
-        v0 += v1, v1 = rotate_left(v1, 13), v1 ^= v0, v0 = rotate_left(v0, 32);                 \
-        v2 += v3, v3 = rotate_left(v3, 16), v3 ^= v2;                                           \
-        v0 += v3, v3 = rotate_left(v3, 21), v3 ^= v0;                                           \
-        v2 += v1, v1 = rotate_left(v1, 17), v1 ^= v2, v2 = rotate_left(v2, 32);                 \
+#define SIP_ROUND()                                                                                \
+    do {                                                                                           \
+        v0 += v1, v1 = rotate_left(v1, 13), v1 ^= v0, v0 = rotate_left(v0, 32);                    \
+        v2 += v3, v3 = rotate_left(v3, 16), v3 ^= v2;                                              \
+        v0 += v3, v3 = rotate_left(v3, 21), v3 ^= v0;                                              \
+        v2 += v1, v1 = rotate_left(v1, 17), v1 ^= v2, v2 = rotate_left(v2, 32);                    \
     } while (0)
 
 uint64_t pml_siphash13(const uint64_t key[2], const void *data, size_t size, uint32_t kind) {

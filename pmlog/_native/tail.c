@@ -23,7 +23,7 @@
 #define POLL_MS 10u           /* where control may not be written, nobody would wake us */
 
 struct pml_tail {
-    struct pml_pool pool;     /* only its files and mappings are in use */
+    struct pml_pool pool; /* only its files and mappings are in use */
     struct pml_chain chain;
     bool writable;
 };
@@ -41,8 +41,8 @@ static void make_writable(struct pml_tail *tail) {
     int fd = openat(pool->dir_fd, "control", O_RDWR | O_CLOEXEC);
     if (fd < 0) return;
     uint64_t bytes = pml_round_up(sizeof(struct pml_control), PML_PAGE);
-    void *at = pool->control ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-                             : MAP_FAILED;
+    void *at =
+        pool->control ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
     if (at == MAP_FAILED) {
         close(fd);
         return;
@@ -91,8 +91,8 @@ static int seek_mark(struct pml_tail *tail) {
     int count;
     int st = pml_read_marks(pool, &mark, &count);
     if (st == PML_OK)
-        tail->chain = (struct pml_chain){mark.lsn_checkpoint, mark.txn, mark.session, mark.epoch,
-                                         mark.chain};
+        tail->chain =
+            (struct pml_chain){mark.lsn_checkpoint, mark.txn, mark.session, mark.epoch, mark.chain};
     return st;
 }
 
@@ -105,7 +105,8 @@ int pml_tail_seek(struct pml_tail *tail, uint64_t lsn) {
         (const struct pml_record *)(const void *)(pool->ring + lsn % pool->ring_bytes);
     struct pml_chain before = {lsn, record->txn - 1, record->session, record->epoch,
                                record->checksum_prev};
-    if (lsn < end_of_log(tail) && pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &before, &record) < 0) {
+    if (lsn < end_of_log(tail) &&
+        pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &before, &record) < 0) {
         tail->chain = before;
         return PML_OK;
     }
@@ -130,10 +131,9 @@ int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out) {
         if (__atomic_load_n(&pool->control->lsn_checkpoint, __ATOMIC_ACQUIRE) > tail->chain.lsn)
             return pml_fail(PML_E_GAP, "the ring no longer holds LSN %llu",
                             (unsigned long long)tail->chain.lsn);
-        return pml_fail_corrupt("log", tail->chain.lsn,
-                                PML_RING_OFFSET + tail->chain.lsn % pool->ring_bytes, end,
-                                tail->chain.lsn, "the log breaks at LSN %llu",
-                                (unsigned long long)tail->chain.lsn);
+        return pml_fail_corrupt(
+            "log", tail->chain.lsn, PML_RING_OFFSET + tail->chain.lsn % pool->ring_bytes, end,
+            tail->chain.lsn, "the log breaks at LSN %llu", (unsigned long long)tail->chain.lsn);
     }
     struct pml_record header = *record; /* the ring may be lapped while we look */
     if (header.lsn != tail->chain.lsn || header.length > pool->ring_bytes)
@@ -357,7 +357,8 @@ int pml_slot_release(struct pml_tail *tail, int slot) {
     if (st == PML_OK) st = lock_slots(tail, F_WRLCK);
     if (st != PML_OK) return st;
     struct pml_slot *s = &tail->pool.control->slots[slot];
-    __atomic_store_n(&s->name[0], 0, __ATOMIC_SEQ_CST); /* first: a slot without a name pins nothing */
+    __atomic_store_n(&s->name[0], 0,
+                     __ATOMIC_SEQ_CST); /* first: a slot without a name pins nothing */
     memset(s, 0, sizeof *s);
     lock_slots(tail, F_UNLCK);
     return PML_OK;

@@ -49,7 +49,7 @@ static int grow_array(void **array, size_t *capacity, size_t needed, size_t unit
     return PML_OK;
 }
 
-#define GROW(array, capacity, needed) \
+#define GROW(array, capacity, needed)                                                              \
     grow_array((void **)&(array), &(capacity), (needed), sizeof *(array))
 
 int pml_tx_init(struct pml_pool *pool) {
@@ -112,8 +112,7 @@ static int keep_old(struct pml_pool *pool, uint64_t offset, uint64_t length, boo
 
 static int keep_new(struct pml_pool *pool, uint64_t offset, uint64_t length, uint32_t kind) {
     struct pml_tx *tx = &pool->tx;
-    uint64_t cost = sizeof(struct pml_range) +
-                    (kind == PML_RANGE_DATA ? (length + 7) & ~7ull : 0);
+    uint64_t cost = sizeof(struct pml_range) + (kind == PML_RANGE_DATA ? (length + 7) & ~7ull : 0);
     if (PML_UNLIKELY(tx->record_bytes + cost > pool->record_max))
         return pml_fail(PML_E_TOO_LARGE,
                         "the transaction would take more than the %llu bytes that log_size allows",
@@ -153,8 +152,8 @@ int pml_note(struct pml_pool *pool, uint64_t offset, uint64_t length) {
     int st = stamp_pages(pool, offset, length);
     if (st != PML_OK) return st;
     struct pml_seen *seen = seen_slot(tx, offset);
-    bool known = seen->generation == tx->generation && seen->offset == offset &&
-                 seen->length >= length;
+    bool known =
+        seen->generation == tx->generation && seen->offset == offset && seen->length >= length;
     if (!known || seen->undo_generation != tx->undo_generation) {
         st = keep_old(pool, offset, length, false);
         if (st != PML_OK) return st;
@@ -341,7 +340,8 @@ static int append_tx(struct pml_pool *pool, bool *enters) {
     struct pml_tx *tx = &pool->tx;
     int st = PML_OK;
     for (size_t i = 0; st == PML_OK && i < tx->free_count; i++) {
-        tx->record_bytes -= pml_free_cost(); /* what was set aside for it; now comes what it takes */
+        tx->record_bytes -=
+            pml_free_cost(); /* what was set aside for it; now comes what it takes */
         st = pml_free_now(pool, tx->frees[i]);
     }
     *enters = st == PML_OK && tx->note_count;
@@ -426,7 +426,8 @@ int pml_tx_begin(struct pml_pool *pool, uint64_t *id) {
 static int find_tx(struct pml_pool *pool, uint64_t id) {
     if (PML_UNLIKELY(pool->fork_generation !=
                      atomic_load_explicit(&pml_fork_generation, memory_order_relaxed)))
-        return pml_fail(PML_E_FORKED, "the transaction was begun before fork, by the parent process");
+        return pml_fail(PML_E_FORKED,
+                        "the transaction was begun before fork, by the parent process");
     if (PML_UNLIKELY(!id || pool->tx.id != id || !pool->tx.explicit_))
         return pml_fail(PML_E_NO_TRANSACTION, "the transaction has ended");
     return PML_OK;
@@ -556,7 +557,8 @@ int pml_view_begin(struct pml_pool *pool, bool *locked) {
 /* A reader beside a writer looks first and asks afterwards whether the image moved under it; then
  * whatever it found, an error too, means nothing. */
 int pml_view_end(struct pml_pool *pool, bool locked, int status) {
-    if (pool->read_only && (!pml_follow_stable(pool) || pml_writer_came(pool))) status = PML_E_AGAIN;
+    if (pool->read_only && (!pml_follow_stable(pool) || pml_writer_came(pool)))
+        status = PML_E_AGAIN;
     if (locked) pml_lock_give(&pool->lock);
     return status;
 }

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,24 @@ import pytest
 
 import pmlog
 import pmlog.check
+from pmlog.cli import ExitCode
+from tests import children
 from tests.fault import damage as dm
-from tests.support import OpenPool, abandon, faults_of
+from tests.support import Child, OpenPool, abandon, faults_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Ran:
-    """A command that has ended."""
+    """A command that has ended, in a process of its own that the fork server made."""
 
     def __init__(self, *arguments: object) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "pmlog.cli", *map(str, arguments)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"},
-        )
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+        with tempfile.TemporaryDirectory() as directory:
+            out, err = Path(directory, "out"), Path(directory, "err")
+            child = Child(children.run_command, [*map(str, arguments)], str(out), str(err))
+            self.code = child.join()
+            child.discard()
+            self.out, self.err = out.read_text(), err.read_text()
         assert "Traceback" not in self.err, self.err
 
     @property
@@ -128,7 +127,7 @@ COMMANDS = ["check", "info", "dump"]
 def test_missing_pool(memory_dir: Path, command: str) -> None:
     """No pool there: an error on stderr that names the path, and an exit code of its own."""
     ran = Ran(command, memory_dir / "none")
-    assert ran.code not in (0, 1)
+    assert ran.code == ExitCode.NO_POOL
     assert str(memory_dir / "none") in ran.err
     assert ran.out == ""
     assert not (memory_dir / "none").exists()
@@ -139,7 +138,7 @@ def test_something_else(memory_dir: Path, command: str) -> None:
     """A directory of something else: the same, and it is left alone."""
     (memory_dir / "notes.txt").write_text("notes")
     ran = Ran(command, memory_dir)
-    assert ran.code not in (0, 1)
+    assert ran.code == ExitCode.NO_POOL
     assert str(memory_dir) in ran.err
     assert [entry.name for entry in memory_dir.iterdir()] == ["notes.txt"]
 
@@ -155,12 +154,14 @@ def test_usage(command: str) -> None:
     assert "--json" in ran.out
 
 
-def test_help_lists_the_commands() -> None:
-    """`pmlog --help` names every command."""
-    ran = Ran("--help")
-    assert ran.code == 0
+@pytest.mark.parametrize(
+    "start", [[sys.executable, "-m", "pmlog.cli"], [str(Path(sys.executable).with_name("pmlog"))]]
+)
+def test_help_lists_the_commands(start: list[str]) -> None:
+    """`pmlog --help` names every command, as a script and as a module."""
+    done = subprocess.run([*start, "--help"], capture_output=True, text=True, check=True)
     for command in COMMANDS:
-        assert command in ran.out
+        assert command in done.stdout
 
 
 # ---- info ------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def test_info_of_a_damaged_pool(good: Path) -> None:
     """Info of a pool with a bad header fails with the reason, not with a traceback."""
     assert dm.flip_bit(good, "image", 20, 1).inflict(good)
     ran = Ran("info", good)
-    assert ran.code != 0
+    assert ran.code == ExitCode.UNREADABLE
     assert "image" in ran.err
 
 
@@ -224,11 +225,19 @@ def test_dump(open_pool: OpenPool, pool_path: Path) -> None:
     assert [record["lsn"] for record in records] == [p.lsn for p in positions[2:-1]]
 
 
-@pytest.mark.parametrize("lsn", ["64", "1000000000", "-1", "x"])
-def test_dump_from_nowhere(good: Path, lsn: str) -> None:
-    """An LSN that the log does not hold is an error that names it."""
+@pytest.mark.parametrize(
+    ("lsn", "code"),
+    [
+        ("64", ExitCode.GONE),
+        ("1000000000", ExitCode.GONE),
+        ("-1", ExitCode.GONE),
+        ("x", ExitCode.USAGE),
+    ],
+)
+def test_dump_from_nowhere(good: Path, lsn: str, code: ExitCode) -> None:
+    """An LSN that the log does not hold, or that is none, is an error that names it."""
     ran = Ran("dump", f"--from={lsn}", good)
-    assert ran.code not in (0, 1)
+    assert ran.code == code
     assert lsn in ran.err
 
 

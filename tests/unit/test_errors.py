@@ -193,7 +193,7 @@ def test_every_class_has_one_status() -> None:
     assert {kind.__name__: names for kind, names in by_class.items() if len(names) != 1} == {}
 
 
-@pytest.mark.parametrize(("status", "name"), STATUSES.items(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("status", "name"), STATUSES.items(), ids=str)
 def test_status_names(status: int, name: str) -> None:
     """The engine names each of its statuses, and a failure without detail still says something."""
     known = _engine.ffi.string(_engine.lib.pml_status_name(status)).decode()

@@ -124,12 +124,17 @@ def test_parents_lock_after_the_parents_close(open_pool: OpenPool) -> None:
     path = pool.path
     pool.dict("d")["x"] = 1
     read_end, write_end = os.pipe()
+    alive_read, alive_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(write_end)
+        os.write(alive_write, b"x")
         os.read(read_end, 1)  # until the parent closes its end
         os._exit(0)
     os.close(read_end)
+    os.close(alive_write)
+    assert os.read(alive_read, 1) == b"x"  # the child has let go of what it inherited
+    os.close(alive_read)
     try:
         pool.close()
         with open_pool(path) as again:

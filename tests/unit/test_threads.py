@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -246,3 +247,37 @@ def test_iterating_beside_a_writer(open_pool: OpenPool) -> None:
 
     run_together(write, read)
     assert list(d) == list(range(1_000, 1_500))
+
+
+def test_signal_while_waiting(open_pool: OpenPool) -> None:
+    """A thread that waits for another's transaction sees signals: Ctrl-C ends the wait at once."""
+    pool = open_pool()
+    d = pool.dict("d")
+    inside, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with pool.transaction():
+            d["x"] = 1
+            inside.set()
+            assert over.wait(PATIENCE_S)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    assert inside.wait(PATIENCE_S)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for wait in (lambda: d.update(y=2), lambda: d["x"], pool.transaction().__enter__):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(KeyboardInterrupt):
+                wait()
+            assert holder.is_alive()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        over.set()
+    holder.join(PATIENCE_S)
+    assert dict(d) == {"x": 1}
+    d["z"] = 3

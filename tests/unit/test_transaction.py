@@ -603,6 +603,51 @@ def test_laps_of_the_ring(open_pool: OpenPool) -> None:
     assert open_pool().region("r", 64 << 10).read(0, 64 << 10) == bytes([63]) * (64 << 10)
 
 
+@pytest.mark.parametrize("kind", ["dict", "deque"])
+@pytest.mark.parametrize("how", ["clear", "drop"])
+def test_emptying_what_is_larger_than_the_log(open_pool: OpenPool, kind: str, how: str) -> None:
+    """A container that is many times larger than the log can be cleared and dropped; its room is reused."""
+    pool = open_pool(size="1MiB", log_size="256KiB")
+    used = []
+    for _ in range(6):
+        c: Any = pool.dict("c") if kind == "dict" else pool.deque("c")
+        for start in range(0, 20_000, 200):
+            if kind == "dict":
+                c.update(dict.fromkeys(range(start, start + 200), b"x" * 60))
+            else:
+                c.extend([b"x" * 60] * 200)
+        assert len(c) == 20_000
+        used.append(pool.status().heap_used_bytes)
+        if how == "clear":
+            c.clear()
+            assert len(c) == 0
+            assert list(c) == []
+        else:
+            pool.drop("c")
+            assert pool.names() == []
+    assert used[-1] <= 1.2 * used[0]
+    pool.close()
+    with open_pool() as pool:
+        assert pool.names() == (["c"] if how == "clear" else [])
+
+
+@pytest.mark.parametrize("how", ["clear", "drop"])
+def test_emptying_is_undone(open_pool: OpenPool, how: str) -> None:
+    """Emptying a container that is larger than the log is undone with its transaction."""
+    pool = open_pool(size="1MiB", log_size="256KiB")
+    d = pool.dict("d")
+    for start in range(0, 10_000, 200):
+        d.update({n: n for n in range(start, start + 200)})
+    with pytest.raises(_CustomError), pool.transaction():
+        if how == "clear":
+            d.clear()
+        else:
+            pool.drop("d")
+        raise _CustomError
+    d = pool.dict("d")
+    assert list(d.items()) == [(n, n) for n in range(10_000)]
+
+
 def test_one_drain_a_commit(open_pool: OpenPool) -> None:
     """A commit drains the log once, whether it has one range or a thousand."""
     pool = open_pool(domain="adr", log_size="4MiB")
