@@ -194,8 +194,8 @@ int pml_recover(struct pml_pool *pool) {
     if (error) return pml_fail_io(error, "cannot make what was found durable");
     /* If no checkpoint was cut short, every page has to match its checksum before it changes. */
     pool->image_settled =
-        pool->live && __atomic_load_n(&pool->control->lsn_image, __ATOMIC_ACQUIRE) ==
-                          pool->mark.lsn_checkpoint;
+        pool->live &&
+        __atomic_load_n(&pool->control->lsn_image, __ATOMIC_ACQUIRE) == pool->mark.lsn_checkpoint;
     uint64_t session_before = pool->live ? pool->control->session : 0;
     control_begin(pool, &chain);
     pool->control->epoch = pool->epoch;

@@ -59,7 +59,8 @@ static int follow_bytes(struct pml_pool *pool, uint64_t end, struct pml_chain *c
                                     "a range of the record at LSN %llu is outside the image",
                                     (unsigned long long)chain->lsn);
         if (*image_bytes > pool->max_bytes)
-            return pml_fail(PML_E_POOL_FULL, "the primary has grown beyond this replica's max_size");
+            return pml_fail(PML_E_POOL_FULL,
+                            "the primary has grown beyond this replica's max_size");
         pml_chain_advance(chain, record);
     }
     return PML_OK;
@@ -84,8 +85,7 @@ static int append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t 
     pool->lsn_received = lsn + size;
     if (chain.lsn == pool->lsn_tail) return PML_OK;
     int error = pool->log.ops->drain(&pool->log);
-    if (error)
-        return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot drain the log"));
+    if (error) return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot drain the log"));
     pool->commits += chain.txn - pool->txn;
     pool->lsn_tail = chain.lsn;
     pool->txn = chain.txn;
@@ -133,8 +133,9 @@ int pml_replica_block(struct pml_pool *pool, uint64_t offset, const char *data, 
     if (offset < PML_BODY_OFFSET || offset % PML_PAGE || size % PML_PAGE || !size ||
         size > PML_MAX_IMAGE || offset > PML_MAX_IMAGE)
         st = pml_fail(PML_E_ARGUMENT, "a block is whole pages of the image's body");
-    if (st == PML_OK) st = pml_medium_grow(pool, pml_max64(pool->mark.image_bytes,
-                                                           pml_round_up(offset + size, 65536)));
+    if (st == PML_OK)
+        st = pml_medium_grow(pool,
+                             pml_max64(pool->mark.image_bytes, pml_round_up(offset + size, 65536)));
     if (st == PML_OK) pml_store_pages(pool, offset, data, size);
     pml_lock_give(&pool->lock);
     return st;

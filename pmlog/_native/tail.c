@@ -18,9 +18,9 @@
 #include "internal.h"
 
 #define QUIESCE_STEP_NS 50000
-#define QUIESCE_STEPS 40000u  /* two seconds */
+#define QUIESCE_STEPS 40000u /* two seconds */
 #define MEMBARRIER_MISSING_NS 10000000
-#define POLL_MS 10u           /* where control may not be written, nobody would wake us */
+#define POLL_MS 10u /* where control may not be written, nobody would wake us */
 
 struct pml_tail {
     struct pml_pool pool; /* only its files and mappings are in use */
@@ -173,8 +173,10 @@ int pml_tail_wait_beyond(struct pml_tail *tail, uint64_t lsn, uint64_t timeout_m
     }
     uint32_t seen = __atomic_load_n(&control->wake, __ATOMIC_SEQ_CST);
     if (lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST)) return PML_OK;
-    if (tail->writable) __atomic_store_n(&control->waiters, 1, __ATOMIC_SEQ_CST);
-    else timeout_ms = pml_min64(timeout_ms, POLL_MS);
+    if (tail->writable)
+        __atomic_store_n(&control->waiters, 1, __ATOMIC_SEQ_CST);
+    else
+        timeout_ms = pml_min64(timeout_ms, POLL_MS);
     pml_futex_wait((const _Atomic uint32_t *)&control->wake, seen, timeout_ms);
     return lsn < __atomic_load_n(&control->lsn_durable, __ATOMIC_SEQ_CST) ? PML_OK : PML_E_TIMEOUT;
 }
@@ -240,7 +242,8 @@ int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     __atomic_store_n(&control->shipper_beat_ns,
-                     (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec, __ATOMIC_RELAXED);
+                     (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec,
+                     __ATOMIC_RELAXED);
     wake_writers(control);
     return PML_OK;
 }
@@ -263,7 +266,8 @@ int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns) {
 static int quiesce(struct pml_tail *tail) {
     struct timespec pause = {0, QUIESCE_STEP_NS};
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) != 0) {
-        struct timespec settle = {0, MEMBARRIER_MISSING_NS}; /* far longer than any store buffer holds */
+        struct timespec settle = {
+            0, MEMBARRIER_MISSING_NS}; /* far longer than any store buffer holds */
         nanosleep(&settle, NULL);
     }
     for (uint32_t step = 0; step < QUIESCE_STEPS; step++) {

@@ -503,7 +503,7 @@ int pml_wait_level(struct pml_pool *pool, uint32_t level, uint64_t lsn, uint64_t
     pml_futex_wait((const _Atomic uint32_t *)&control->level_wake, seen,
                    pml_min64(timeout_ms, PML_WAIT_SLICE_MS));
     return __atomic_load_n(&control->lsn_level[level], __ATOMIC_SEQ_CST) >= lsn ? PML_OK
-                                                                               : PML_E_TIMEOUT;
+                                                                                : PML_E_TIMEOUT;
 }
 
 /* ---- one operation: inside the thread's transaction, or a transaction of its own ---- */
