@@ -409,7 +409,7 @@ class LogReader:
             live=bytes(ffi.buffer(control.boot_id)) == boot,
             writer_pid=control.writer_pid or None,
             epoch=control.epoch,
-            session=control.session,
+            session=control.session >> lib.PML_SESSION_SHIFT,
             frozen=control.frozen == lib.PML_FROZEN_POWER,
             fenced_epoch=control.fenced_epoch if control.frozen == lib.PML_FROZEN_FENCED else None,
             lsn_durable=control.lsn_durable,

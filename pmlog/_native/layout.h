@@ -35,6 +35,7 @@
 #define PML_DEQUE_SLOTS 60
 #define PML_SLOTS 16
 #define PML_SLOT_NAME 32
+#define PML_SESSION_SHIFT 20     /* control.session: the session above, a count of its changes below */
 
 /* image, offset 0: written once, at creation. */
 struct pml_image_header {
@@ -224,7 +225,7 @@ struct pml_control {
     uint32_t committing;     /* commits between their look at `frozen` and lsn_durable */
     uint64_t reserved2[5];
     /* written by the writer at checkpoints and opens */
-    uint64_t session;        /* changes with every open for writing */
+    uint64_t session;        /* session << PML_SESSION_SHIFT, and a count: changes with every open */
     uint64_t lsn_image;      /* the image holds nothing of records from here on */
     uint64_t lsn_checkpoint;
     uint64_t lsn_closed;     /* != 0: closed cleanly, the log ends here */

@@ -206,7 +206,7 @@ int pml_recover(struct pml_pool *pool) {
     pthread_mutex_unlock(&pool->checkpoint_mutex);
     pool->image_bytes = pool->mark.image_bytes;
     /* Never a number that a reader may have seen: a replica's opens have no sessions of their own. */
-    pool->control_session = pml_max64(session_before, pool->session << 20) + 1;
+    pool->control_session = pml_max64(session_before, pool->session << PML_SESSION_SHIFT) + 1;
     __atomic_store_n(&pool->control->session, pool->control_session, __ATOMIC_SEQ_CST);
     return st;
 }
