@@ -574,6 +574,45 @@ def test_too_large_transaction(open_pool: OpenPool) -> None:
     assert "k50" not in reopened.d
 
 
+@pytest.mark.parametrize("what", ["replace", "delete", "push and pop"])
+def test_limit_shows_at_the_change(open_pool: OpenPool, what: str) -> None:
+    """A change that was taken is never refused by the commit: the limit shows at the change itself."""
+    pool = open_pool(log_size="256KiB")
+    d, q = pool.dict("d"), pool.deque("q")
+    for n in range(0, 4_000, 100):
+        d.update(dict.fromkeys(range(n, n + 100), b"x" * 50))
+    model = dict(d)
+    pushed: list[int] = []
+
+    def change(n: int) -> None:
+        if what == "replace":
+            d[n] = model[n] = bytes([n % 256]) * 60
+        elif what == "delete":
+            del d[n]
+            del model[n]
+        else:
+            q.append(n)
+            pushed.append(n)
+            if n % 3 == 0:
+                assert q.popleft() == pushed[0]
+                pushed.pop(0)
+
+    with pool.transaction():
+        for n in range(4_000):
+            try:
+                change(n)
+            except pmlog.TransactionTooLargeError:
+                break
+        else:
+            pytest.fail("the log took it all")
+    assert list(q) == pushed
+    assert dict(d) == model
+    pool.close()
+    with open_pool() as pool:
+        assert dict(pool.dict("d")) == model
+        assert list(pool.deque("q")) == pushed
+
+
 def test_too_large_caught_inside(open_pool: OpenPool) -> None:
     """A change that is too large may be caught inside: what came before commits."""
     pool = open_pool(log_size="256KiB")
