@@ -18,7 +18,7 @@ KINDS = [
     machines.ArrayMachine,
     machines.WholeMachine,
 ]
-SAMPLED = settings(max_examples=30, stateful_step_count=40, suppress_health_check=list(HealthCheck))
+SAMPLED = settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 LONG = settings(SAMPLED, max_examples=3_000, stateful_step_count=100)
 
 

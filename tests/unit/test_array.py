@@ -287,7 +287,7 @@ def test_casts(make: Make) -> None:
     assert list(d[...]) == ["é\U0001f40d", ""]
     e = make((2,), "M8[D]")
     e[0] = "2013-01-01"
-    e[1] = np.datetime64("NaT")
+    e[1] = np.datetime64("NaT", "D")
     assert str(e[0]) == "2013-01-01"
     assert np.isnat(e[1])
 
