@@ -1,9 +1,11 @@
 """What a shipper is told at its start."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from pmlog.addresses import Address
+from shipper.battery import Battery
 
 IN_FLIGHT_BYTES_MAX: Final = 32 << 20
 """What is sent to a receiver before it has acknowledged it."""
@@ -33,3 +35,9 @@ class Config:
     """How many receivers have to have a transaction for it to have reached a level."""
     required: frozenset[str] = field(default_factory=frozenset)
     """Names of receivers for which writers wait rather than overwrite what those need."""
+    battery: Battery | None = None
+    """How long there is power once it fails; None: nobody has said."""
+    power: tuple[str, ...] = ()
+    """Where to hear that power fails, as `--power` takes it."""
+    vault: Path | None = None
+    """Directory for what no receiver could be given in time; None: there is none."""

@@ -1,5 +1,6 @@
 """`pmlog ship`: ship the log of pools to receivers."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from pmlog.cli import reported
 from pmlog.errors import ConfigError, MediumError
 
 
-def ship(
+def ship(  # noqa: PLR0917 - options of a command
     pools: Annotated[list[str], typer.Argument(help="Folders of the pools.")],
     listen: Annotated[
         str, typer.Option(help="HOST:PORT to listen at; port 0 takes any free one.")
@@ -21,6 +22,24 @@ def ship(
         list[str] | None,
         typer.Option(help="A receiver for which writers wait when the log is full; repeatable."),
     ] = None,
+    battery: Annotated[
+        str,
+        typer.Option(
+            help="How long there is power once it fails: 45s, 900J/20W, or sim:20s for a simulated "
+            "one, at whose end the shipper dies and the pools are removed (tmpfs only)."
+        ),
+    ] = "",
+    power: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where to hear that power fails: pwr, term:25s, nut:UPS@HOST:PORT, sysfs[:DIR], "
+            "aws[:URL], gcp[:URL], azure[:URL]; repeatable."
+        ),
+    ] = None,
+    vault: Annotated[
+        Path | None,
+        typer.Option(help="Directory on a disk for what no receiver could be given in time."),
+    ] = None,
 ) -> None:
     """Ship the log of pools to the receivers that dial in, until SIGTERM.
 
@@ -29,12 +48,21 @@ def ship(
     Status is at / and /v1/pools, figures for Prometheus at /metrics.
     """  # noqa: DOC501 - this is the help text
     with reported():
+        from shipper.battery import parse_battery
         from shipper.config import Config
         from shipper.run import run
 
         if len(set(pools)) != len(pools):
             raise ConfigError("a pool is named twice")
-        config = Config(tuple(pools), parse_listen(listen), require, frozenset(required or ()))
+        config = Config(
+            tuple(pools),
+            parse_listen(listen),
+            require,
+            frozenset(required or ()),
+            battery=parse_battery(battery) if battery else None,
+            power=tuple(power or ()),
+            vault=vault,
+        )
         try:
             run(config)
         except OSError as error:
