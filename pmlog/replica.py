@@ -28,6 +28,8 @@ class Replica:
         identity: What it is a copy of; it is made if there is none. None: it must be there.
         max_size: Up to which its image grows.
         domain: As for `pmlog.open`.
+        background: Whether a thread brings the image up to date; otherwise that happens when the
+            ring is short, and at the end.
 
     Raises:
         PoolNotFoundError: There is none, and no identity was given.
@@ -43,11 +45,12 @@ class Replica:
         *,
         max_size: int | str = "64GiB",
         domain: str = "auto",
+        background: bool = True,
     ) -> None:
         self.path = os.fsdecode(path)
         self._pool: Any = None
         options = _options(self.path, max_size, domain)
-        options.flags = lib.PML_OPEN_REPLICA
+        options.flags = lib.PML_OPEN_REPLICA | (0 if background else lib.PML_OPEN_NO_THREAD)
         if identity is not None:
             number = ffi.new("struct pml_identity *")
             number.pool_id = identity.pool_id.bytes

@@ -44,6 +44,7 @@ class Link:
         state: What it remembers.
         replica: Its replica; None: there is none yet.
         adopt: Takes a replica that this connection has made.
+        open_replica: Makes it.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Link:
         state: State,
         replica: Replica | None,
         adopt: Callable[[Replica], None],
+        open_replica: Callable[..., Replica] = Replica,
     ) -> None:
         self.frames = 0
         self.blocks = 0
@@ -69,6 +71,7 @@ class Link:
         self._state = state
         self._replica = replica
         self._adopt = adopt
+        self._open_replica = open_replica
         self._epoch = 0
         self._ack = asyncio.Event()
 
@@ -123,7 +126,7 @@ class Link:
     async def _match(self, identity: Identity) -> Replica:
         """Get the replica of that pool; make it if there is none."""
         if self._replica is None:
-            made = await asyncio.to_thread(Replica, self._config.pool_path, identity)
+            made = await asyncio.to_thread(self._open_replica, self._config.pool_path, identity)
             self._adopt(made)
             return made
         if self._replica.pool_id != identity.pool_id.bytes:

@@ -10,6 +10,8 @@ Invariants:
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -25,19 +27,31 @@ from receiver.state import Promotion, State
 
 _log = logging.getLogger("receiver")
 
+Dial = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]]
+"""Opens a connection to a source."""
+
 
 class Receiver:
     """A receiver. For the event loop's thread.
 
     Args:
         config: What it was told.
+        dialling: Makes what opens connections.
+        open_replica: Opens or makes the replica.
 
     Raises:
         PmlogError: The replica or a mark cannot be read.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dialling: Callable[[Config], AbstractAsyncContextManager[Dial]] | None = None,
+        open_replica: Callable[..., Replica] = Replica,
+    ) -> None:
         self.config = config
+        self._dialled = dialling or _dialled
+        self._open_replica = open_replica
         self.state = State(config.folder)
         self.replica: Replica | None = None
         self.link: Link | None = None
@@ -60,7 +74,7 @@ class Receiver:
             await self._finish_promotion(promotion)
             return
         with contextlib.suppress(PoolNotFoundError):
-            self.replica = await asyncio.to_thread(Replica, self.config.pool_path)
+            self.replica = await asyncio.to_thread(self._open_replica, self.config.pool_path)
         self._dialling = asyncio.create_task(self._dial(), name="dial")
 
     async def stop(self) -> None:
@@ -80,20 +94,20 @@ class Receiver:
 
     async def _dial(self) -> None:
         attempt = number = 0
-        async with aiohttp.ClientSession() as session:
+        async with self._dialled(self.config) as dial:
             while True:  # until it is cancelled, at the end or for promotion
                 source = self.config.sources[number % len(self.config.sources)]
                 number += 1
-                if await self._connect(session, source):
+                if await self._connect(dial, source):
                     attempt = 0
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
 
-    async def _connect(self, session: aiohttp.ClientSession, source: str) -> bool:
+    async def _connect(self, dial: Dial, source: str) -> bool:
         """Receive from one source until that ends; answer whether it ever began."""
-        link = Link(self.config, self.state, self.replica, self._adopt)
+        link = Link(self.config, self.state, self.replica, self._adopt, self._open_replica)
         try:
-            async with _socket(session, source, self.config.pool) as socket:
+            async with dial(source) as socket:
                 self.link = link
                 self.connections += 1
                 await link.run(socket)
@@ -170,11 +184,11 @@ class Receiver:
         )
         untold = list(self.config.sources)
         attempt = 0
-        async with aiohttp.ClientSession() as session:
+        async with self._dialled(self.config) as dial:
             while untold:
                 for source in list(untold):
                     try:
-                        async with _socket(session, source, self.config.pool) as socket:
+                        async with dial(source) as socket:
                             hello = wire.Hello(
                                 wire.VERSION, self.config.pool, self.config.name, place
                             )
@@ -225,13 +239,19 @@ class Receiver:
         }
 
 
-def _socket(session: aiohttp.ClientSession, source: str, pool: str) -> Any:
-    return session.ws_connect(
-        f"{source}/v1/pools/{pool}/stream",
-        max_msg_size=MESSAGE_BYTES_MAX,
-        compress=0,
-        timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
-    )
+@contextlib.asynccontextmanager
+async def _dialled(config: Config) -> AsyncIterator[Dial]:
+    async with aiohttp.ClientSession() as session:
+
+        def dial(source: str) -> Any:
+            return session.ws_connect(
+                f"{source}/v1/pools/{config.pool}/stream",
+                max_msg_size=MESSAGE_BYTES_MAX,
+                compress=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
+            )
+
+        yield dial
 
 
 def _epoch_of(path: Any) -> int:

@@ -9,11 +9,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import WSCloseCode, web
 
-from pmlog import limits, wire
-from pmlog.errors import ProtocolError
+from pmlog import limits
 from shipper import metrics, page, power_loss
 from shipper.config import BEAT_S, POWER_LOSS_TIMEOUT_S, RECEIVERS_MAX, Config
-from shipper.session import Session, hear_hello
+from shipper.session import Session, attend
 from shipper.shared import SharedPool
 
 _pools: Final = web.AppKey("pools", dict[str, SharedPool])
@@ -69,10 +68,7 @@ async def _beat(app: web.Application) -> None:
     while True:  # until it is cancelled, at shutdown
         await asyncio.sleep(BEAT_S)
         for pool in app[_pools].values():
-            await pool.notice_writer()
-            pool.publish()
-            for session in pool.sessions.values():
-                session.beat()
+            await pool.beat()
 
 
 async def _end_sessions(app: web.Application) -> None:
@@ -92,11 +88,7 @@ async def _stream(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     app[_sockets].add(socket)
     try:
-        hello = await hear_hello(socket)
-        await Session(pool, socket, hello).run()
-    except ProtocolError as error:
-        with contextlib.suppress(ConnectionError):
-            await socket.send_str(wire.encode_message(wire.Refuse("protocol", str(error))))
+        await attend(pool, socket)
     finally:
         app[_sockets].discard(socket)
         await socket.close()

@@ -357,6 +357,21 @@ def find(reader: LogReader, place: wire.Place | None) -> wire.Found:
     return wire.Found.SAME if same else wire.Found.OTHER
 
 
+async def attend(pool: SharedPool, socket: web.WebSocketResponse) -> None:
+    """Serve one connection, from the first message to the last.
+
+    Args:
+        pool: What the receiver gets.
+        socket: The connection; the caller closes it.
+    """
+    try:
+        hello = await hear_hello(socket)
+        await Session(pool, socket, hello).run()
+    except ProtocolError as error:
+        with contextlib.suppress(ConnectionError):
+            await socket.send_str(wire.encode_message(wire.Refuse("protocol", str(error))))
+
+
 async def hear_hello(socket: web.WebSocketResponse) -> wire.Hello:
     """Wait for a receiver's first message.
 

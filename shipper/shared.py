@@ -43,13 +43,18 @@ class SharedPool:
         path: The pool.
         config: The service's.
         clock: Seconds that only grow.
+        tail: Makes what notices that the log has grown.
 
     Raises:
         PmlogError: The pool cannot be read.
     """
 
     def __init__(
-        self, path: str, config: Config, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str,
+        config: Config,
+        clock: Callable[[], float] = time.monotonic,
+        tail: Callable[[LogReader, Callable[[], None]], Tailer] = Tailer,
     ) -> None:
         self.path = path
         self.config = config
@@ -67,7 +72,8 @@ class SharedPool:
         self.level = Progress()
         """What was published last."""
         self._live = _is_live(self.reader)
-        self._tailer = Tailer(self.reader, self.wake_all)
+        self._tail = tail
+        self._tailer = tail(self.reader, self.wake_all)
         status = self.reader.status()
         for consumer in status.consumers if status is not None else ():
             lsn = consumer.lsn_acked
@@ -203,6 +209,13 @@ class SharedPool:
         else:
             await self.freeze()
 
+    async def beat(self) -> None:
+        """Give signs of life to the writer and to every receiver, and look for those of others."""
+        await self.notice_writer()
+        self.publish()
+        for session in self.sessions.values():
+            session.beat()
+
     async def notice_writer(self) -> None:
         """Follow a writer that has opened the pool for the first time under this boot.
 
@@ -220,7 +233,7 @@ class SharedPool:
         self.reader.close()
         self.reader = fresh
         self._live = True
-        self._tailer = Tailer(fresh, self.wake_all)
+        self._tailer = self._tail(fresh, self.wake_all)
 
     async def close(self) -> None:
         """End the thread and let go of the log; the sessions have ended."""
