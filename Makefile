@@ -41,7 +41,7 @@ NATIVE := $(BUILD)/native
 # Folders that hold Python, those that exist.
 PYTHON_DIRS = $(wildcard pmlog shipper receiver tests bench docs/conf.py)
 # Headers hold tables that are laid out by hand: no formatter over them.
-C_FILES = $(wildcard pmlog/_native/*.c tests/native/*.c bench/*.c bench/peers/*.c)
+C_FILES = $(wildcard pmlog/_native/*.c pmlog/_native/python/*.c tests/native/*.c bench/*.c bench/peers/*.c)
 
 .PHONY: help
 help: ## Show this list

@@ -1,4 +1,4 @@
-"""The compiled engine as the rest of the library sees it; the only importer of `pmlog._core`.
+"""The compiled engine as the rest of the library sees it; the only importer of `pmlog._core` and `pmlog._fast`.
 
 - `lib` and `ffi`: the C API (`_native/pml.h`). Hot paths call `lib`'s functions themselves, once
   an operation; anything but success they hand to `settle`.
@@ -10,7 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pmlog import errors, limits
 from pmlog._core import ffi, lib
@@ -23,11 +25,33 @@ __all__ = [
     "Scratch",
     "answer",
     "failure",
+    "fast",
     "ffi",
     "lib",
     "scratch_buffer",
     "settle",
 ]
+
+
+def _load_fast() -> Any:
+    """Load the second module of the compiled library: both call one and the same engine.
+
+    Returns:
+        The module.
+    """
+    name, path = "pmlog._fast", str(sys.modules["pmlog._core"].__file__)
+    loader = ExtensionFileLoader(name, path)
+    spec = spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+if TYPE_CHECKING:
+    from pmlog import _fast as fast
+else:
+    fast = _load_fast()
 
 E_ARGUMENT: Final[int] = lib.PML_E_ARGUMENT
 E_BUFFER: Final[int] = lib.PML_E_BUFFER

@@ -23,7 +23,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final
 
-from pmlog._engine import E_CLOSED, E_DROPPED, E_FORKED, failure, ffi, lib, settle
+from pmlog._engine import E_CLOSED, E_DROPPED, E_FORKED, failure, fast, ffi, lib, settle
 from pmlog.errors import ClosedError, ForkedError, PmlogError
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -62,7 +62,11 @@ class _Reaper:
 _reaper: Final = _Reaper()
 
 
-class Core:
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+class Core(fast.Core):
     """An open pool.
 
     Args:
@@ -77,13 +81,9 @@ class Core:
         "__weakref__",
         "_detach",
         "containers",
-        "depth",
-        "doomed",
-        "events",
         "gone",
         "handles",
         "image",
-        "owner",
         "path",
         "pid",
         "pool",
@@ -108,6 +108,7 @@ class Core:
         # Where the engine writes a new transaction's id: it does so only when the caller has
         # become the pool's owner, so one place serves all threads.
         self.tx_id = ffi.new("uint64_t *")
+        self._bind(_address(pool), _address(self.tx_id))
         self.owner = 0
         self.depth = 0
         self.doomed = ""
@@ -270,7 +271,7 @@ def _closed_here() -> str:
     return f"the pool was closed at {time.strftime('%H:%M:%S')} by {place}"
 
 
-class Handle:
+class Handle(fast.Handle):
     """An open container.
 
     Args:
@@ -284,12 +285,10 @@ class Handle:
         "c",
         "core",
         "dropped",
-        "edits",
         "kind",
         "name",
         "objects",
         "target",
-        "version",
         "view",
     )
 
@@ -297,6 +296,7 @@ class Handle:
         core.containers.append(container)
         self.core = core
         self.c = container
+        self._bind(_address(container), _address(core.pool))
         self.kind = kind
         self.name = name
         self.version = 0

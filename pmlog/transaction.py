@@ -12,7 +12,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pmlog._engine import E_NO_TRANSACTION, ffi, lib, settle
+from pmlog._engine import E_NO_TRANSACTION, fast, ffi, lib, settle
 from pmlog._handle import Core
 from pmlog.errors import TransactionEndedError, UsageError
 from pmlog.levels import Level
@@ -26,7 +26,7 @@ _tx_commit: Final = lib.pml_tx_commit
 _tx_abort: Final = lib.pml_tx_abort
 
 
-class Transaction:
+class Transaction(fast.Transaction):
     """All or nothing: what happens to the pool's containers in the block is committed at its end.
 
     Made by `Pool.transaction`; entered by `with`, once.
@@ -40,16 +40,16 @@ class Transaction:
     (`Level.COMMITTED`), and what more the pool's persistence domain gives.
     """
 
-    __slots__ = ("_core", "_depth", "_id", "_lsn", "_mark", "_savepoint")
+    __slots__ = ("_lsn", "_mark", "_savepoint")
 
+    _core: Core
+    _depth: int
+    _id: int
     _lsn: int
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._id = _NEW
-        self._depth = 0
+    # `__enter__` and `__exit__` do the plain cases in C, and leave the others to these two.
 
-    def __enter__(self) -> Self:
+    def _enter(self) -> Self:
         core = self._core
         me = get_ident()
         if core.owner == me or self._id != _NEW:
@@ -68,7 +68,7 @@ class Transaction:
         self._depth = core.depth = 1
         return self
 
-    def __exit__(
+    def _exit(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

@@ -29,6 +29,7 @@
 #define PML_STAGE_BYTES 16384u        /* small ranges gather here, so that a small record is one copy */
 #define PML_SEEN 256u                 /* slots of the cache that finds ranges noted twice */
 #define PML_READ_ATTEMPTS 100000u     /* of a reader that the writer overtakes again and again */
+#define PML_PROMPT_BYTES 65536u       /* what an operation that waits for nobody may take of the ring */
 #define PML_GARBAGE_STEP 1024u        /* pieces of dropped containers freed by one clear or drop */
 
 /* ---- persist.c: the seam.  All bytes of image, log, sums and marks go through these. ---- */
@@ -76,6 +77,7 @@ void pml_lock_give(struct pml_lock *lock);
 void pml_futex_wake(_Atomic uint32_t *word);
 int pml_futex_wait(const _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ms);
 extern _Thread_local uint64_t pml_thread_number;
+extern _Thread_local bool pml_is_prompt; /* the calling thread must not wait for a lock */
 uint64_t pml_thread_number_new(void);
 static inline uint64_t pml_thread_id(void) {
     return PML_LIKELY(pml_thread_number) ? pml_thread_number : pml_thread_number_new();

@@ -11,6 +11,7 @@
 #include "internal.h"
 
 _Thread_local uint64_t pml_thread_number;
+_Thread_local bool pml_is_prompt;
 _Atomic uint32_t pml_fork_generation;
 
 /* Never reused, unlike thread ids and addresses of thread-local storage. */
@@ -84,6 +85,7 @@ static uint64_t now_ms(void) {
 
 bool pml_lock_take(struct pml_lock *lock, uint32_t timeout_ms) {
     if (PML_LIKELY(pml_lock_try(lock))) return true;
+    if (pml_is_prompt) return false;
     for (int spin = 0; spin < 100; spin++)
         if (atomic_load_explicit(&lock->state, memory_order_relaxed) == 0 && pml_lock_try(lock))
             return true;

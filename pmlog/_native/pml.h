@@ -237,6 +237,10 @@ int64_t pml_tx_savepoint(struct pml_pool *pool, uint64_t id);
 int pml_tx_rollback(struct pml_pool *pool, uint64_t id, int64_t savepoint);
 int pml_tx_owned(struct pml_pool *pool);       /* 1: the calling thread has one open */
 uint64_t pml_tx_rollbacks(struct pml_pool *pool);
+/* 1: a small operation of the calling thread, of up to `bytes`, will wait for nobody; until
+ * pml_prompt_end it answers PML_E_BUSY rather than wait for a lock.  0: it may wait. */
+int pml_prompt_begin(struct pml_pool *pool, uint64_t bytes);
+void pml_prompt_end(void);
 int pml_sync(struct pml_pool *pool);           /* everything committed is durable on return */
 
 /* catalog.c */

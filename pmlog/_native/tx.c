@@ -408,6 +408,27 @@ static inline int may_write(struct pml_pool *pool) {
     return PML_OK;
 }
 
+/* Callers that hold what others may need (an interpreter's lock) ask first.  Between the answer and
+ * the call another thread may take the pool's lock: hence pml_is_prompt.  What is left to wait for is
+ * a checkpoint, where a record takes more of the ring than was asked for: the checkpointer needs
+ * nothing of theirs. */
+int pml_prompt_begin(struct pml_pool *pool, uint64_t bytes) {
+    if (pool->domain == PML_DOMAIN_PAGE || pool->read_only || pool->closed ||
+        pool->fork_generation != atomic_load_explicit(&pml_fork_generation, memory_order_relaxed))
+        return 0;
+    if (!mine(pool) && (atomic_load_explicit(&pool->lock.state, memory_order_relaxed) ||
+                        __atomic_load_n(&pool->control->delay_ns, __ATOMIC_RELAXED)))
+        return 0;
+    if (bytes > PML_PROMPT_BYTES || __atomic_load_n(&pool->lsn_tail, __ATOMIC_RELAXED) +
+                                            pool->tx.record_bytes + 2 * PML_PROMPT_BYTES >
+                                        __atomic_load_n(&pool->ring_limit, __ATOMIC_RELAXED))
+        return 0;
+    pml_is_prompt = true;
+    return 1;
+}
+
+void pml_prompt_end(void) { pml_is_prompt = false; }
+
 int pml_tx_begin(struct pml_pool *pool, uint64_t *id) {
     int st = pml_alive(pool);
     if (st != PML_OK) return st;

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from pmlog import limits
-from pmlog._engine import KIND_BYTES, KIND_MSGPACK, KIND_STR
+from pmlog._engine import KIND_BYTES, KIND_MSGPACK, KIND_STR, fast
 from pmlog.errors import DecodeError, EncodeError
 
 # MessagePack's integers.
@@ -61,6 +61,7 @@ def _encode_other(value: Any) -> Any:
 encode_msgpack: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder(
     enc_hook=_encode_other
 ).encode
+fast.configure(encode_msgpack)
 _decode_any: Final[Callable[[Any], Any]] = msgspec.msgpack.Decoder().decode
 
 

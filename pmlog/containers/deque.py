@@ -7,18 +7,17 @@ from typing import Any, Final, Self
 
 from pmlog import limits
 from pmlog._engine import (
-    BYTES_WORDS,
     E_MISSING,
     KIND_BYTES,
-    MSGPACK_WORDS,
     Scratch,
     answer,
+    fast,
     lib,
     scratch_buffer,
     settle,
 )
 from pmlog._handle import Handle
-from pmlog.containers.codec import ValueDecoder, encode_failure, encode_msgpack, encode_value
+from pmlog.containers.codec import ValueDecoder, encode_value
 from pmlog.containers.deque_scan import walk
 from pmlog.errors import PmlogError
 from pmlog.transaction import Transaction
@@ -32,7 +31,7 @@ _SCRATCH_BYTES: Final = limits.SCRATCH_BYTES
 _INDEX_MAX: Final = (1 << 63) - 1
 
 
-class PoolDeque(MutableSequence[Any]):
+class PoolDeque(fast.Deque, MutableSequence[Any]):
     """A deque in a pool, with the behaviour of `collections.deque` without `maxlen`.
 
     Made by `Pool.deque`.
@@ -50,15 +49,17 @@ class PoolDeque(MutableSequence[Any]):
     are of one instant.
     """
 
-    __slots__ = ("_core", "_decoder", "_handle", "_plain_kind", "_scratch")
+    __slots__ = ("_core", "_decoder", "_plain_kind", "_scratch")
+
+    _handle: Handle
 
     maxlen: Final = None
     """As `collections.deque.maxlen`: there is no bound."""
 
     def __init__(self, handle: Handle, type: Any = None) -> None:
-        self._handle = handle
         self._core = handle.core
-        self._decoder = ValueDecoder(type)
+        self._decoder = decoder = ValueDecoder(type)
+        self._bind(handle, decoder.decode_msgpack, decoder.plain_bytes)
         self._scratch: Scratch | None = None
         # What needs no decoding.
         self._plain_kind = KIND_BYTES if self._decoder.plain_bytes else -1
@@ -70,50 +71,12 @@ class PoolDeque(MutableSequence[Any]):
 
     # ---- the ends ------------------------------------------------------------------------------
 
-    def append(self, value: Any) -> None:
-        """Add a value at the right end.
+    # `append` and `appendleft` do the plain cases in C, and leave the others to this.
 
-        Args:
-            value: The value.
-
-        Raises:
-            EncodeError: It cannot be stored.
-        """
-        if type(value) is bytes:
-            data = value
-            words = BYTES_WORDS
-        else:
-            try:
-                data = encode_msgpack(value)
-            except Exception as error:
-                refusal = encode_failure(value, error)
-                raise refusal from error
-            words = MSGPACK_WORDS
-        try:
-            word = words[len(data)]
-        except IndexError:
-            word = len(data) << 8 | words[0]
-        handle = self._handle
-        status = _deque_push(handle.c, 0, data, word)
-        if status:
-            settle(status, handle, _deque_push, handle.c, 0, data, word)
-        handle.version += 1
-
-    def appendleft(self, value: Any) -> None:
-        """Add a value at the left end.
-
-        Args:
-            value: The value.
-
-        Raises:
-            EncodeError: It cannot be stored.
-        """
-        data, word = encode_value(value)
-        handle = self._handle
-        status = _deque_push(handle.c, 1, data, word)
-        if status:
-            settle(status, handle, _deque_push, handle.c, 1, data, word)
-        handle.version += 1
+    def _push(self, left: int, value: Any) -> None:
+        arguments = (self._handle.c, left, *encode_value(value))
+        settle(_deque_push(*arguments), self._handle, _deque_push, *arguments)
+        self._handle.version += 1
 
     def pop(self, index: int = -1) -> Any:
         """Remove the value at the right end and return it.

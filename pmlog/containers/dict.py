@@ -12,32 +12,19 @@ from collections.abc import (
 )
 from typing import Any, Final, Self
 
-import msgspec
-
 from pmlog import limits
 from pmlog._engine import (
-    BYTES_WORDS,
     E_MISSING,
-    KIND_BYTES,
-    KIND_MSGPACK,
-    KIND_STR,
-    MSGPACK_WORDS,
-    STR_WORDS,
     Scratch,
     answer,
+    fast,
     ffi,
     lib,
     scratch_buffer,
     settle,
 )
 from pmlog._handle import Handle
-from pmlog.containers.codec import (
-    ValueDecoder,
-    encode_failure,
-    encode_key,
-    encode_msgpack,
-    encode_value,
-)
+from pmlog.containers.codec import ValueDecoder, encode_key, encode_value
 from pmlog.containers.dict_scan import ITEMS, KEYS, walk
 from pmlog.containers.dict_views import DictItems, DictKeys, DictValues
 from pmlog.errors import EncodeError, PmlogError
@@ -54,7 +41,7 @@ _SCRATCH_BYTES: Final = limits.SCRATCH_BYTES
 _NO_DEFAULT: Final = object()
 
 
-class PoolDict(MutableMapping[Any, Any]):
+class PoolDict(fast.Dict, MutableMapping[Any, Any]):
     """A dict in a pool: a `MutableMapping` with `dict`'s behaviour, insertion order included.
 
     Made by `Pool.dict`.
@@ -73,19 +60,15 @@ class PoolDict(MutableMapping[Any, Any]):
     Cost: one call into the engine for each operation on a key, and for each bulk form.
     """
 
-    __slots__ = ("_core", "_decode_msgpack", "_decoder", "_handle", "_plain_kind", "_scratch")
+    __slots__ = ("_core", "_decoder", "_scratch")
 
-    # The methods for one key repeat a few lines instead of calling helpers: a call in Python
-    # costs a tenth of the whole operation.
+    _handle: Handle
 
     def __init__(self, handle: Handle, type: Any = None) -> None:
-        self._handle = handle
         self._core = handle.core
         self._decoder = decoder = ValueDecoder(type)
-        self._decode_msgpack = decoder.decode_msgpack
+        self._bind(handle, decoder.decode_msgpack, decoder.plain_bytes)
         self._scratch: Scratch | None = None
-        # What needs no decoding.
-        self._plain_kind = KIND_BYTES if decoder.plain_bytes else -1
 
     @property
     def name(self) -> str:
@@ -94,109 +77,29 @@ class PoolDict(MutableMapping[Any, Any]):
 
     # ---- one key -------------------------------------------------------------------------------
 
-    def __getitem__(self, key: Any) -> Any:
+    # `__getitem__`, `get`, `__setitem__`, `__delitem__` and `__contains__` do the plain cases in C,
+    # and leave the others to these.
+
+    def _look_up(self, key: Any) -> Any:
+        value = self._get(key, _NO_DEFAULT)
+        if value is _NO_DEFAULT:
+            raise KeyError(key)
+        return value
+
+    def _get(self, key: Any, default: Any = None) -> Any:
         try:
-            if type(key) is str:
-                data = key.encode()
-                word = STR_WORDS[len(data)]
-            elif type(key) is bytes:
-                data = key
-                word = BYTES_WORDS[len(data)]
-            else:
-                data, word = encode_key(key)
-        except IndexError:
-            data, word = _long_key(key)
-        except (UnicodeEncodeError, EncodeError):
-            raise KeyError(key) from None
-        scratch, self._scratch = self._scratch or scratch_buffer(), None
-        found = _dict_get(self._handle.c, data, word, scratch[0], _SCRATCH_BYTES)
-        if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
-            value = scratch[1][:size]
-            self._scratch = scratch
-        else:
-            self._scratch = scratch
-            value, found = self._fetch(found, _dict_get, data, word)
-            if not found:
-                raise KeyError(key)
-        if (kind := found & 0xFF) == self._plain_kind:
-            return value
-        if kind == KIND_MSGPACK:
-            try:
-                return self._decode_msgpack(value)
-            except (msgspec.MsgspecError, RecursionError) as error:
-                raise self._decoder.failure(error) from error
-        return self._decoder.decode(value, found)
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Look a key up.
-
-        Args:
-            key: The key.
-            default: What to answer if it is not there.
-
-        Returns:
-            Its value, or the default.
-        """
-        try:
-            if type(key) is str:
-                data = key.encode()
-                word = STR_WORDS[len(data)]
-            elif type(key) is bytes:
-                data = key
-                word = BYTES_WORDS[len(data)]
-            else:
-                data, word = encode_key(key)
-        except IndexError:
-            data, word = _long_key(key)
-        except (UnicodeEncodeError, EncodeError):
-            return default
-        scratch, self._scratch = self._scratch or scratch_buffer(), None
-        found = _dict_get(self._handle.c, data, word, scratch[0], _SCRATCH_BYTES)
-        if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
-            value = scratch[1][:size]
-            self._scratch = scratch
-        else:
-            self._scratch = scratch
-            value, found = self._fetch(found, _dict_get, data, word)
-            if not found:
-                return default
-        if found & 0xFF == self._plain_kind:
-            return value
-        return self._decoder.decode(value, found)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        try:
-            if type(key) is str:
-                data = key.encode()
-                word = STR_WORDS[len(data)]
-            elif type(key) is bytes:
-                data = key
-                word = BYTES_WORDS[len(data)]
-            else:
-                data, word = encode_key(key)
-        except (IndexError, UnicodeEncodeError):
             data, word = encode_key(key)
-        if type(value) is bytes:
-            encoded = value
-            words = BYTES_WORDS
-        else:
-            try:
-                encoded = encode_msgpack(value)
-            except Exception as error:
-                refusal = encode_failure(value, error)
-                raise refusal from error
-            words = MSGPACK_WORDS
-        try:
-            value_word = words[len(encoded)]
-        except IndexError:
-            value_word = len(encoded) << 8 | words[0]
-        handle = self._handle
-        status = _dict_set(handle.c, data, word, encoded, value_word)
-        if status:
-            settle(status, handle, _dict_set, handle.c, data, word, encoded, value_word)
-        handle.version += 1
+        except EncodeError:
+            return default
+        value, found = self._fetch(_dict_get, data, word)
+        return self._decoder.decode(value, found) if found else default
 
-    def __delitem__(self, key: Any) -> None:
+    def _set(self, key: Any, value: Any) -> None:
+        arguments = (self._handle.c, *encode_key(key), *encode_value(value))
+        settle(_dict_set(*arguments), self._handle, _dict_set, *arguments)
+        self._handle.version += 1
+
+    def _delete(self, key: Any) -> None:
         try:
             data, word = encode_key(key)
         except EncodeError:
@@ -209,25 +112,15 @@ class PoolDict(MutableMapping[Any, Any]):
                 raise KeyError(key)
         handle.version += 1
 
-    def __contains__(self, key: object) -> bool:
+    def _has(self, key: object) -> bool:
         try:
-            if type(key) is str:
-                data = key.encode()
-                word = STR_WORDS[len(data)]
-            elif type(key) is bytes:
-                data = key
-                word = BYTES_WORDS[len(data)]
-            else:
-                data, word = encode_key(key)
-        except IndexError:
-            data, word = _long_key(key)
-        except (UnicodeEncodeError, EncodeError):
+            data, word = encode_key(key)
+        except EncodeError:
             return False
         handle = self._handle
-        found = _dict_has(handle.c, data, word)
-        if found < 0:
-            found = settle(found, handle, _dict_has, handle.c, data, word)
-        return bool(found)
+        return bool(
+            settle(_dict_has(handle.c, data, word), handle, _dict_has, handle.c, data, word)
+        )
 
     def pop(self, key: Any, default: Any = _NO_DEFAULT) -> Any:
         """Remove a key and return its value.
@@ -248,25 +141,17 @@ class PoolDict(MutableMapping[Any, Any]):
             return self._pop(key, default)
 
     def _pop(self, key: Any, default: Any) -> Any:
-        handle = self._handle
         try:
             data, word = encode_key(key)
         except EncodeError:
             found = 0
         else:
-            scratch, self._scratch = self._scratch or scratch_buffer(), None
-            found = _dict_pop(handle.c, data, word, scratch[0], _SCRATCH_BYTES)
-            if found > 0 and (size := found >> 8) <= _SCRATCH_BYTES:
-                value = scratch[1][:size]
-                self._scratch = scratch
-            else:
-                self._scratch = scratch
-                value, found = self._fetch(found, _dict_pop, data, word)
+            value, found = self._fetch(_dict_pop, data, word)
         if not found:
             if default is _NO_DEFAULT:
                 raise KeyError(key)
             return default
-        handle.version += 1
+        self._handle.version += 1
         return self._decoder.decode(value, found)
 
     def popitem(self) -> tuple[Any, Any]:
@@ -360,24 +245,19 @@ class PoolDict(MutableMapping[Any, Any]):
             pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118 - may not iterate
         else:
             pairs = other
-        keys, key_words, values, value_words = [], [], [], []
-        for key, value in (*pairs, *named.items()) if named else pairs:
-            data, word = encode_key(key)
-            keys.append(data)
-            key_words.append(word)
-            data, word = encode_value(value)
-            values.append(data)
-            value_words.append(word)
-        if not keys:
+        if named:
+            pairs = (*pairs, *named.items())
+        count, keys, key_words, values, value_words = fast.pack(pairs, encode_key, encode_value)
+        if not count:
             return
         handle = self._handle
         arguments = (
             handle.c,
-            len(keys),
-            b"".join(keys),
-            ffi.new("uint64_t[]", key_words),
-            b"".join(values),
-            ffi.new("uint64_t[]", value_words),
+            count,
+            keys,
+            ffi.from_buffer("uint64_t[]", key_words),
+            values,
+            ffi.from_buffer("uint64_t[]", value_words),
         )
         status = lib.pml_dict_update(*arguments)
         if status:
@@ -470,15 +350,10 @@ class PoolDict(MutableMapping[Any, Any]):
             content = type(error).__name__
         return f"pmlog.dict({self.name!r}, {content})"
 
-    # ---- what the fast paths leave -------------------------------------------------------------
-
-    def _fetch(
-        self, status: int, call: Callable[..., int], data: bytes, word: int
-    ) -> tuple[bytes, int]:
-        """Finish a get or pop that was not done at the first call.
+    def _fetch(self, call: Callable[..., int], data: bytes, word: int) -> tuple[bytes, int]:
+        """Get or pop a value of whatever size.
 
         Args:
-            status: What the first call answered.
             call: The engine's function.
             data: The key's bytes.
             word: Their word.
@@ -487,32 +362,22 @@ class PoolDict(MutableMapping[Any, Any]):
             The value's bytes and word; word 0: the key is not there.
         """
         handle = self._handle
+        scratch, self._scratch = self._scratch or scratch_buffer(), None
+        buffer, view = scratch
         capacity = _SCRATCH_BYTES
-        view = b""
-        buffer, view = None, b""
         while True:  # ends: the value has a size
-            if status in (0, E_MISSING) or len(data) > limits.KEY_BYTES_MAX:
-                return b"", 0
-            if status > 0:
-                if buffer is not None and status >> 8 <= capacity:
-                    return view[: status >> 8], status
-                capacity = max(capacity, status >> 8)
-            buffer, view = scratch_buffer(capacity)
             arguments = (handle.c, data, word, buffer, capacity)
-            # Anything but "too large" and "another thread's transaction is open" raises here.
-            status = answer(status, handle, call, *arguments) if status < 0 else call(*arguments)
-
-
-def _long_key(key: Any) -> tuple[bytes, int]:
-    """Encode a key that is longer than the tables of words, to look it up.
-
-    Args:
-        key: The key, str or bytes; also one that is too long to be there.
-
-    Returns:
-        Its bytes and word.
-    """
-    if type(key) is str:
-        data = key.encode()
-        return data, len(data) << 8 | KIND_STR
-    return key, len(key) << 8 | KIND_BYTES
+            status = call(*arguments)
+            if status < 0:
+                status = answer(status, handle, call, *arguments)
+            if status in (0, E_MISSING):
+                found = (b"", 0)
+                break
+            if status > 0 and status >> 8 <= capacity:
+                found = (view[: status >> 8], status)
+                break
+            # A pop whose value did not fit has changed nothing.
+            capacity = max(capacity, status >> 8)
+            buffer, view = scratch_buffer(capacity)
+        self._scratch = scratch
+        return found

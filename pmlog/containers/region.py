@@ -6,6 +6,7 @@ from pmlog import limits
 from pmlog._engine import (
     E_ARGUMENT,
     Scratch,
+    fast,
     ffi,
     lib,
     scratch_buffer,
@@ -21,7 +22,7 @@ _bytes_read: Final = lib.pml_bytes_read
 _SCRATCH_BYTES: Final = limits.SCRATCH_BYTES
 
 
-class PoolRegion:
+class PoolRegion(fast.Region):
     """A run of raw bytes in a pool, of a fixed size, zeros at first.
 
     Made by `Pool.region`.
@@ -34,10 +35,12 @@ class PoolRegion:
     Cost: one call into the engine for each write and read.
     """
 
-    __slots__ = ("_core", "_handle", "_scratch", "_size")
+    __slots__ = ("_core", "_scratch", "_size")
+
+    _handle: Handle
 
     def __init__(self, handle: Handle) -> None:
-        self._handle = handle
+        self._bind(handle, None, True)
         self._core = handle.core
         self._scratch: Scratch | None = None
         self._size = locate(handle)[1]
@@ -50,7 +53,9 @@ class PoolRegion:
     def __len__(self) -> int:
         return self._size
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+    # `write` and `read` do the plain cases in C, and leave the others to these two.
+
+    def _write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write bytes.
 
         Args:
@@ -75,7 +80,7 @@ class PoolRegion:
                 raise self._outside(offset, size)
             settle(status, handle, _bytes_write, handle.c, offset, data, size)
 
-    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+    def _read(self, offset: int = 0, size: int | None = None) -> bytes:
         """Read bytes, all of one instant.
 
         Args:

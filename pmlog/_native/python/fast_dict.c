@@ -1,0 +1,116 @@
+/* Base of containers.dict.PoolDict: one key. */
+#include "fast.h"
+
+/* The value; NULL with *missing: the key is not there; NULL without an error: leave it to Python. */
+static PyObject *look_up(struct fast_container *self, PyObject *key, bool *missing) {
+    struct fast_bytes packed;
+    char buffer[FAST_BYTES];
+    int64_t word;
+    *missing = false;
+    if (!self->handle || !fast_key(key, &packed)) return NULL;
+    struct fast_handle *handle = self->handle;
+    FAST_CALL(handle->pool, 0, word,
+              pml_dict_get(handle->container, packed.data, packed.word, buffer, sizeof buffer));
+    if (word == PML_E_MISSING || word == 0) {
+        *missing = true;
+        return NULL;
+    }
+    if (word < 0) return fast_is_retried(word) ? NULL : fast_fail(self, word);
+    return (uint64_t)word >> 8 <= sizeof buffer ? fast_decode(self, buffer, word) : NULL;
+}
+
+static PyObject *subscript(PyObject *object, PyObject *key) {
+    bool missing;
+    PyObject *value = look_up((struct fast_container *)object, key, &missing);
+    if (value || PyErr_Occurred()) return value;
+    if (missing) {
+        PyErr_SetObject(PyExc_KeyError, key);
+        return NULL;
+    }
+    return PyObject_CallMethod(object, "_look_up", "(O)", key);
+}
+
+static PyObject *get(PyObject *object, PyObject *const *arguments, Py_ssize_t count,
+                     PyObject *names) {
+    if (names || count < 1 || count > 2) {
+        PyObject *slow = PyObject_GetAttrString(object, "_get");
+        PyObject *value = slow ? PyObject_Vectorcall(slow, arguments, (size_t)count, names) : NULL;
+        Py_XDECREF(slow);
+        return value;
+    }
+    bool missing;
+    PyObject *value = look_up((struct fast_container *)object, arguments[0], &missing);
+    if (value || PyErr_Occurred()) return value;
+    PyObject *instead = count == 2 ? arguments[1] : Py_None;
+    if (!missing) return PyObject_CallMethod(object, "_get", "OO", arguments[0], instead);
+    Py_INCREF(instead);
+    return instead;
+}
+
+static int as_int(PyObject *result) {
+    if (!result) return -1;
+    Py_DECREF(result);
+    return 0;
+}
+
+static int assign(PyObject *object, PyObject *key, PyObject *value) {
+    struct fast_container *self = (struct fast_container *)object;
+    struct fast_bytes name, content = {0};
+    int status = PML_E_BUSY;
+    if (!value) return as_int(PyObject_CallMethod(object, "_delete", "(O)", key));
+    if (self->handle && fast_key(key, &name) && fast_value(value, &content)) {
+        struct fast_handle *handle = self->handle;
+        FAST_CALL(
+            handle->pool, content.word >> 8, status,
+            pml_dict_set(handle->container, name.data, name.word, content.data, content.word));
+        fast_done(&content);
+        if (status == PML_OK) {
+            handle->version++;
+            return 0;
+        }
+    }
+    if (PyErr_Occurred()) return -1;
+    if (!fast_is_retried(status)) return fast_fail(self, status), -1;
+    return as_int(PyObject_CallMethod(object, "_set", "OO", key, value));
+}
+
+static int contains(PyObject *object, PyObject *key) {
+    struct fast_container *self = (struct fast_container *)object;
+    struct fast_bytes packed;
+    int found = PML_E_BUSY;
+    if (self->handle && fast_key(key, &packed)) {
+        FAST_CALL(self->handle->pool, 0, found,
+                  pml_dict_has(self->handle->container, packed.data, packed.word));
+        if (found >= 0) return found;
+    }
+    if (!fast_is_retried(found)) return fast_fail(self, found), -1;
+    PyObject *answer = PyObject_CallMethod(object, "_has", "(O)", key);
+    int truth = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return truth;
+}
+
+static PyMethodDef methods[] = {
+    FAST_BIND,
+    {"get", (PyCFunction)(void (*)(void))get, METH_FASTCALL | METH_KEYWORDS,
+     "get($self, key, default=None)\n--\n\n"
+     "Look a key up: its value, or the default if it is not there."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMappingMethods mapping = {.mp_subscript = subscript, .mp_ass_subscript = assign};
+static PySequenceMethods sequence = {.sq_contains = contains};
+
+PyTypeObject fast_dict_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pmlog._fast.Dict",
+    .tp_basicsize = sizeof(struct fast_container),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_as_mapping = &mapping,
+    .tp_as_sequence = &sequence,
+    .tp_traverse = fast_container_traverse,
+    .tp_clear = fast_container_clear,
+    .tp_dealloc = fast_container_dealloc,
+    .tp_methods = methods,
+    .tp_members = fast_container_members,
+};

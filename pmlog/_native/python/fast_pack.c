@@ -1,0 +1,106 @@
+/* Many keys and values into the columns that the engine's bulk calls take. */
+#include "fast.h"
+
+struct column { /* bytes that grow */
+    char *data;
+    size_t size, capacity;
+};
+
+static bool put(struct column *column, const void *data, size_t size) {
+    if (column->size + size > column->capacity) {
+        size_t wanted = column->capacity ? 2 * column->capacity : 4096;
+        while (wanted < column->size + size) wanted *= 2;
+        char *bigger = PyMem_Realloc(column->data, wanted);
+        if (!bigger) {
+            PyErr_NoMemory();
+            return false;
+        }
+        column->data = bigger;
+        column->capacity = wanted;
+    }
+    memcpy(column->data + column->size, data, size);
+    column->size += size;
+    return true;
+}
+
+static bool put_packed(struct column *bytes, struct column *words, struct fast_bytes *packed) {
+    bool done = put(bytes, packed->data, packed->word >> 8) && put(words, &packed->word, 8);
+    fast_done(packed);
+    return done;
+}
+
+/* What the fast way does not know, by Python's: `encode` answers (bytes, word). */
+static bool put_slowly(struct column *bytes, struct column *words, PyObject *encode,
+                       PyObject *object) {
+    if (PyErr_Occurred()) return false;
+    PyObject *pair = PyObject_CallOneArg(encode, object);
+    struct fast_bytes packed = {0};
+    Py_ssize_t size = 0;
+    char *data = NULL;
+    bool good = pair && PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2 &&
+                PyBytes_AsStringAndSize(PyTuple_GET_ITEM(pair, 0), &data, &size) == 0;
+    if (good) {
+        packed.data = data;
+        packed.word = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(pair, 1));
+        good = !PyErr_Occurred() && packed.word >> 8 == (uint64_t)size;
+    }
+    if (!good && !PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "an encoder answers bytes and their word");
+    good = good && put_packed(bytes, words, &packed);
+    Py_XDECREF(pair);
+    return good;
+}
+
+static bool pack_pair(struct column columns[4], PyObject *item, PyObject *encode_key,
+                      PyObject *encode_value) {
+    PyObject *pair = PySequence_Fast(item, "update() takes a mapping, or pairs of key and value");
+    if (!pair) return false;
+    struct fast_bytes packed;
+    bool good = PySequence_Fast_GET_SIZE(pair) == 2;
+    if (!good)
+        PyErr_Format(PyExc_ValueError, "an element of length %zd; 2 is required",
+                     PySequence_Fast_GET_SIZE(pair));
+    if (good) {
+        PyObject *key = PySequence_Fast_GET_ITEM(pair, 0);
+        good = fast_key(key, &packed) ? put_packed(&columns[0], &columns[1], &packed)
+                                      : put_slowly(&columns[0], &columns[1], encode_key, key);
+    }
+    if (good) {
+        PyObject *value = PySequence_Fast_GET_ITEM(pair, 1);
+        good = fast_value(value, &packed)
+                   ? put_packed(&columns[2], &columns[3], &packed)
+                   : put_slowly(&columns[2], &columns[3], encode_value, value);
+    }
+    Py_DECREF(pair);
+    return good;
+}
+
+static PyObject *pack(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *pairs, *encode_key, *encode_value;
+    if (!PyArg_ParseTuple(arguments, "OOO", &pairs, &encode_key, &encode_value)) return NULL;
+    PyObject *iterator = PyObject_GetIter(pairs);
+    if (!iterator) return NULL;
+    struct column columns[4] = {{0}};
+    Py_ssize_t count = 0;
+    PyObject *item, *result = NULL;
+    bool good = true;
+    while (good && (item = PyIter_Next(iterator))) {
+        good = pack_pair(columns, item, encode_key, encode_value);
+        Py_DECREF(item);
+        count++;
+    }
+    Py_DECREF(iterator);
+    if (good && !PyErr_Occurred())
+        result = Py_BuildValue("(ny#y#y#y#)", count, columns[0].data ? columns[0].data : "",
+                               (Py_ssize_t)columns[0].size, columns[1].data ? columns[1].data : "",
+                               (Py_ssize_t)columns[1].size, columns[2].data ? columns[2].data : "",
+                               (Py_ssize_t)columns[2].size, columns[3].data ? columns[3].data : "",
+                               (Py_ssize_t)columns[3].size);
+    for (size_t i = 0; i < 4; i++) PyMem_Free(columns[i].data);
+    return result;
+}
+
+PyMethodDef fast_pack_method = {"pack", pack, METH_VARARGS,
+                                "pack(pairs, encode_key, encode_value): how many, then keys, their "
+                                "words, values, their words."};

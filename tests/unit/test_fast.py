@@ -1,0 +1,217 @@
+"""The calls that are made in C: what they do themselves and what they leave to Python is one behaviour."""
+
+# ruff: noqa: PT012 - whole loops that raise are what is tested
+
+from __future__ import annotations
+
+import gc
+import resource
+import threading
+import weakref
+from typing import Any
+
+import msgspec
+import pytest
+
+import pmlog
+from tests.support import PATIENCE_S, OpenPool
+
+EDGES = [
+    sign * ((1 << bits) + step)
+    for bits in (0, 5, 7, 8, 15, 16, 31, 32, 63, 64)
+    for step in (-2, -1, 0, 1)
+    for sign in (1, -1)
+]
+INTS = [number for number in EDGES if -(1 << 63) <= number < 1 << 64]
+
+
+class Text(str):
+    """A str that is not exactly one."""
+
+
+@pytest.mark.parametrize("number", INTS)
+def test_ints_are_stored_as_msgspec_writes_them(open_pool: OpenPool, number: int) -> None:
+    """An int is the same key and value whether C or msgspec has encoded it."""
+    d = open_pool().dict("d")
+    d[number] = number
+    d.update({float(number) if abs(number) < 1 << 50 else number: number})
+    assert dict(d) == {number: number}
+    assert d[number] == number
+    d[(number,)] = [number]
+    assert list(d) == [number, (number,)]
+    decoder = msgspec.msgpack.Decoder(int)
+    assert decoder.decode(msgspec.msgpack.encode(number)) == d.get(number)
+
+
+@pytest.mark.parametrize(
+    "key", ["a", b"a", 1, 1.0, True, None, ("a",), (1, ("b",)), Text("t"), "ü" * 700, b"x" * 5000]
+)
+def test_every_kind_of_key(open_pool: OpenPool, key: Any) -> None:
+    """All calls agree on a key, whichever way it is taken."""
+    d = open_pool().dict("d")
+    assert key not in d
+    assert d.get(key, 7) == 7
+    with pytest.raises(KeyError) as caught:
+        d[key]
+    assert caught.value.args == (key,)
+    with pytest.raises(KeyError):
+        del d[key]
+    d[key] = "value"
+    assert key in d
+    assert (d[key], d.get(key), d.get(key, default=1)) == ("value", "value", "value")
+    d.update([(key, 2)])
+    assert (d[key], len(d)) == (2, 1)
+    del d[key]
+    assert key not in d
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65_535, 65_536, 200_000])
+def test_every_length_of_value(open_pool: OpenPool, size: int) -> None:
+    """Values of every length come back, as bytes and as text."""
+    pool = open_pool(log_size="4MiB")
+    d, r = pool.dict("d"), pool.region("r", 262_144)
+    d["bytes"], d["text"] = b"x" * size, "y" * size
+    assert (d["bytes"], d.get("text")) == (b"x" * size, "y" * size)
+    r.write(8, b"z" * size)
+    assert r.read(8, size) == b"z" * size
+    assert r.read(offset=8, size=size) == r.read()[8 : 8 + size]
+
+
+def test_refused_arguments(open_pool: OpenPool) -> None:
+    """What cannot be stored is refused, and nothing has changed."""
+    pool = open_pool()
+    d, q, r = pool.dict("d"), pool.deque("q"), pool.region("r", 64)
+    before = pool.position
+    for refused in (object(), {1, object()}, 1 << 70):
+        with pytest.raises(pmlog.EncodeError):
+            d["a"] = refused
+        with pytest.raises(pmlog.EncodeError):
+            q.append(refused)
+        with pytest.raises(pmlog.EncodeError):
+            d.update({"a": refused})
+    with pytest.raises(pmlog.EncodeError):
+        d["\ud800"] = 1
+    with pytest.raises(TypeError):
+        d[[]] = 1
+    with pytest.raises(TypeError):
+        r.write("0", b"x")  # type: ignore[arg-type]
+    for offset, data in ((-1, b"x"), (64, b"x"), (60, b"12345"), (1 << 64, b"x")):
+        with pytest.raises(pmlog.BoundsError):
+            r.write(offset, data)
+        with pytest.raises(pmlog.BoundsError):
+            r.read(offset, len(data))
+    for pairs in ([("a",)], [("a", 1, 2)]):
+        with pytest.raises(ValueError, match="2 is required"):
+            d.update(pairs)
+    with pytest.raises(TypeError):
+        d.update([1])
+    assert pool.position == before
+    assert (dict(d), list(q), r.read()) == ({}, [], bytes(64))
+
+
+def test_an_interrupt_while_encoding(open_pool: OpenPool) -> None:
+    """An interrupt inside the encoder goes through, and the value is not stored."""
+    d = open_pool().dict("d")
+
+    class Number(int):
+        def __int__(self) -> int:
+            raise KeyboardInterrupt
+
+    for rude in (Number(3), [Number(3)]):
+        with pytest.raises(KeyboardInterrupt):
+            d["a"] = rude
+    assert "a" not in d
+
+
+def test_waits_for_another_threads_transaction(open_pool: OpenPool) -> None:
+    """Every call waits for an open transaction of another thread, which needs the interpreter."""
+    pool = open_pool()
+    d, q, r = pool.dict("d"), pool.deque("q"), pool.region("r", 64)
+    d["n"] = 0
+    uses = [
+        lambda: d["n"], lambda: d.get("n"), lambda: "n" in d, lambda: d.__setitem__("m", 1),
+        lambda: q.append(1), lambda: q.appendleft(0), lambda: r.write(0, b"1"),
+        lambda: r.read(0, 1), lambda: d.update(k=1), lambda: d.pop("k"),
+    ]  # fmt: skip
+    for use in uses:
+        begun = threading.Event()
+        results: list[Any] = []
+
+        def work(use: Any = use, begun: threading.Event = begun, to: list[Any] = results) -> None:
+            begun.set()
+            to.append(use())
+
+        thread = threading.Thread(target=work, daemon=True)
+        with pool.transaction():
+            d["n"] = d["n"] + 1
+            thread.start()
+            assert begun.wait(PATIENCE_S)
+            total = sum(range(200_000))  # the interpreter goes on meanwhile
+            assert total
+            assert not results
+        thread.join(PATIENCE_S)
+        assert len(results) == 1
+    assert d["n"] == len(uses)
+
+
+def test_iterators_notice(open_pool: OpenPool) -> None:
+    """A change made in C is seen by an iteration that is under way."""
+    pool = open_pool(log_size="8MiB")
+    d, q = pool.dict("d"), pool.deque("q")
+    d.update({str(n): n for n in range(10_000)})
+    q.extend(range(10_000))
+    with pytest.raises(RuntimeError):
+        for key in d:
+            d[key + "!"] = 1
+    with pytest.raises(RuntimeError):
+        for value in q:
+            q.append(value)
+
+
+def test_objects_are_collected(open_pool: OpenPool) -> None:
+    """A pool, its containers and a transaction in a cycle are collected together."""
+    pool = open_pool()
+    d = pool.dict("d")
+    transaction = pool.transaction()
+
+    class Owner:
+        def __init__(self) -> None:
+            self.things = [d, transaction, self]
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    del owner
+    gc.collect()
+    assert gone() is None
+    d["a"] = 1
+    assert d["a"] == 1
+
+
+def test_no_reference_is_lost(open_pool: OpenPool) -> None:
+    """Memory does not grow with the number of calls, refused ones among them."""
+    pool = open_pool()
+    d, q, r = pool.dict("d"), pool.deque("q"), pool.region("r", 64)
+    value, key = ["x" * 500, {"a": 1.5}], "k" * 300
+
+    def once() -> None:
+        d[key] = value
+        assert d[key] == value
+        assert d.get(b"missing" + b"x" * 300) is None
+        d.update({key: value, (1, 2): value})
+        q.append(value)
+        q.popleft()
+        r.write(0, b"y" * 64)
+        r.read(0, 64)
+        with pool.transaction():
+            d["t"] = value
+        for refused in (lambda: d["missing"], lambda: d.__setitem__("a", object())):
+            with pytest.raises((KeyError, pmlog.EncodeError)):
+                refused()
+
+    for _ in range(500):
+        once()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3_000):
+        once()
+    # A lost reference to one value alone would take 3,000 x 500 bytes.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000
