@@ -141,12 +141,13 @@ def main(command: str | None = None) -> None:
         command: The subcommand that the program stands for; None: the first argument names it.
     """
     # Commands register with `app` as they are imported.
-    from pmlog.cli import check, demo, dump, info, power_loss, promote, receive, ship, status
+    from pmlog.cli import check, demo, drill, dump, info, power_loss, promote, receive, ship, status
 
     commands = (
         info.info,
         check.check,
         dump.dump,
+        drill.drill,
         demo.demo,
         ship.ship,
         receive.receive,
