@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 
 from pmlog import limits
 from pmlog.check import Fault, check
-from pmlog.errors import ConfigError, GapError, NotPromotableError
+from pmlog.errors import ConfigError, CorruptionError, GapError, NotPromotableError
 from pmlog.identity import Mark
 from pmlog.image import ImageReader, blocks_of
 from pmlog.log import LogReader
@@ -152,10 +152,10 @@ def _restore(path: Path, copy: Path, spool_path: Path) -> tuple[int, Position, i
                     _must_be_whole(path)
                     if reader.session != session:
                         raise _OvertakenError
+                    replica.begin_baseline(mark)
+                    _apply(replica, spool)
                 except (_OvertakenError, GapError):
                     continue
-                replica.begin_baseline(mark)
-                _apply(replica, spool)
                 found = attempt, replica.position, mark.image_bytes, log_bytes
         spool_path.unlink()
         return found
@@ -189,24 +189,30 @@ def _copy_blocks(reader: LogReader, replica: Replica, image_bytes: int, spool: B
             if data != own.read(offset, size):
                 replica.store_block(offset, data)
             _spool(reader, spool)
-    end = reader.lsn_durable
+    known = reader.status()
     _spool(reader, spool)
-    if reader.position.lsn < end:
+    # Without a writer under this boot the chain itself ends the log.
+    if known is not None and known.live and reader.position.lsn < known.lsn_durable:
         raise _OvertakenError
 
 
 def _spool(reader: LogReader, spool: BinaryIO) -> None:
-    while (run := reader.read()) is not None:
+    while (run := reader.run()) is not None:
         if spool.tell() > SPOOL_BYTES_MAX:
             raise _OvertakenError
-        spool.write(run.data)
+        spool.write(run)
 
 
 def _apply(replica: Replica, spool: BinaryIO) -> None:
     spool.seek(0)
     piece_bytes = min(limits.LOG_READ_BYTES, replica.append_bytes_max)
-    while data := spool.read(piece_bytes):
-        replica.append(replica.lsn_next, data)
+    try:
+        while data := spool.read(piece_bytes):
+            replica.append(replica.lsn_next, data)
+    except CorruptionError as error:
+        # The reader has verified these records in the ring; the writer came between that and their
+        # copy.
+        raise _OvertakenError from error
 
 
 def _room(image_bytes: int) -> int:

@@ -90,9 +90,10 @@ def test_stopped_pool(pool_path: Path, memory_dir: Path) -> None:
 def test_beside_a_writer(spawn: Spawn, pool_path: Path, memory_dir: Path) -> None:
     """The writer goes on, laps of its ring too; each copy is one of its committed states.
 
-    The writer's ring is lapped while blocks are copied, and nothing pins it.
+    Nothing pins the ring, so that it is lapped while blocks are copied.
     """
-    writer = spawn(children.write_forever, str(pool_path), {**SMALL, "size": "8MiB"})
+    options = {**SMALL, "size": "8MiB", "log_size": "4MiB"}
+    writer = spawn(children.write_forever, str(pool_path), options)
     assert writer.hear() == 0
     for turn in range(4):
         before = writer.hear()
