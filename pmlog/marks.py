@@ -99,6 +99,9 @@ class Stop(msgspec.Struct, frozen=True):
     """power: its log was, or is just being, handed over; fenced: another pool has taken over."""
     epoch: int
     """power: the pool's; fenced: that of the other pool."""
+    told: tuple[str, ...] = ()
+    """Receivers that the seal was, or is just being, sent to: before the pool may be written again
+    each has to give it back. Stored before the seal is sent."""
 
 
 def stop_of(path: str | os.PathLike[str]) -> Stop | None:

@@ -112,7 +112,17 @@ def open(
     options.flags = (lib.PML_OPEN_CREATE if create and not readonly else 0) | (
         lib.PML_OPEN_READ_ONLY if readonly else 0
     )
-    return open_options(place, options, chosen)
+    pool = open_options(place, options, chosen)
+    if not readonly:
+        # Again: between the first look and the opening a shipper may have stored the mark, frozen
+        # the pool and said that its log has ended; the opening has begun the control words anew.
+        # From here on a shipper that stores the mark freezes this very session.
+        try:
+            _must_not_be_stopped(place)
+        except BaseException:
+            pool.close()
+            raise
+    return pool
 
 
 def _must_not_be_stopped(path: str) -> None:

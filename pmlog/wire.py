@@ -171,6 +171,8 @@ class Hello(Message, frozen=True):
     """The end of my durable log; none: I have no copy yet."""
     rebuild: bool = False
     """My copy is not whole: compare its blocks."""
+    whole: int = 0
+    """My copy is of use only once the log is applied up to this LSN; 0: it is already."""
 
 
 class Stream(Message, frozen=True):

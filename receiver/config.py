@@ -10,7 +10,11 @@ from pmlog.addresses import Address
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 
-CONNECT_TIMEOUT_S: Final = 10.0
+CONNECT_TIMEOUT_S: Final = 5.0
+"""From the first packet to the shipper's first answer."""
+
+CLOSE_TIMEOUT_S: Final = 1.0
+"""How long a farewell waits for its answer: the other side may be long gone."""
 
 SILENCE_S: Final = 5.0
 """A shipper says something every second; one that is silent for so long is dialled again."""

@@ -101,7 +101,8 @@ class Link:
         place = None if replica is None else place_of(replica)
         incomplete = self._state.incomplete
         rebuild = incomplete is not None and not incomplete.lsn
-        hello = wire.Hello(wire.VERSION, config.pool, config.name, place, rebuild)
+        whole = incomplete.lsn if incomplete is not None else 0
+        hello = wire.Hello(wire.VERSION, config.pool, config.name, place, rebuild, whole)
         await socket.send_str(wire.encode_message(hello))
         answer = await hear(socket)
         if not isinstance(answer, wire.Stream | wire.Baseline):

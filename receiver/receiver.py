@@ -20,7 +20,13 @@ from pmlog import wire
 from pmlog.errors import FencedError, PmlogError, PoolNotFoundError
 from pmlog.replica import Replica, promote
 from receiver.application import Application
-from receiver.config import CONNECT_TIMEOUT_S, MESSAGE_BYTES_MAX, Config, backoff_s
+from receiver.config import (
+    CLOSE_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    MESSAGE_BYTES_MAX,
+    Config,
+    backoff_s,
+)
 from receiver.link import Link, hear, place_of
 from receiver.promote import Verdict, judge, refusal, sealing_of
 from receiver.state import Promotion, State
@@ -75,6 +81,15 @@ class Receiver:
             return
         with contextlib.suppress(PoolNotFoundError):
             self.replica = await asyncio.to_thread(self._open_replica, self.config.pool_path)
+        incomplete = self.state.incomplete
+        if (
+            self.replica is not None
+            and incomplete is not None
+            and 0 < incomplete.lsn <= self.replica.position.lsn
+        ):
+            # Killed after the last byte was durable and before that was noted; of an idle or lost
+            # primary no frame will come that could tell again.
+            await asyncio.to_thread(self.state.set_incomplete, None)
         self._dialling = asyncio.create_task(self._dial(), name="dial")
 
     async def stop(self) -> None:
@@ -243,13 +258,18 @@ class Receiver:
 async def _dialled(config: Config) -> AsyncIterator[Dial]:
     async with aiohttp.ClientSession() as session:
 
-        def dial(source: str) -> Any:
-            return session.ws_connect(
-                f"{source}/v1/pools/{config.pool}/stream",
-                max_msg_size=MESSAGE_BYTES_MAX,
-                compress=0,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
-            )
+        @contextlib.asynccontextmanager
+        async def dial(source: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+            # A network that swallows everything lets a connection begin and never answers.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await session.ws_connect(
+                    f"{source}/v1/pools/{config.pool}/stream",
+                    max_msg_size=MESSAGE_BYTES_MAX,
+                    compress=0,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
+            async with socket:
+                yield socket
 
         yield dial
 

@@ -22,10 +22,12 @@ async def save(pool: SharedPool, timeout_s: float) -> dict[str, object]:
     """
     async with pool.power_lock:
         begun = pool.clock()
-        if pool.fenced_epoch is not None:
-            return {"pool": pool.path, "sealed": False, "reason": "another pool has taken over"}
+        if _is_fenced(pool):
+            return _refused(pool, "sealed")
         if pool.seal_lsn is None:
             await pool.freeze()
+        if _is_fenced(pool):
+            return _refused(pool, "sealed")
         pool.wake_all()
         while not _is_saved(pool) and pool.clock() - begun < timeout_s:  # noqa: ASYNC110 - many states
             await asyncio.sleep(STEP_S)
@@ -70,24 +72,43 @@ async def restore(pool: SharedPool, timeout_s: float) -> dict[str, object]:
         What came of it.
     """
     async with pool.power_lock:
-        if pool.fenced_epoch is not None:
-            return {"pool": pool.path, "restored": False, "reason": "another pool has taken over"}
+        if _is_fenced(pool):
+            return _refused(pool, "restored")
         seal_lsn, pool.seal_lsn = pool.seal_lsn, None
         pool.wake_all()
         begun = pool.clock()
-        while pool.clock() - begun < timeout_s:
-            known = {name for name, one in pool.progress.items() if one.durable == seal_lsn}
-            held = {name for name, one in pool.sessions.items() if one.sealed}
-            missing = known - set(pool.sessions)
-            if not held and not missing:
+        while not _is_fenced(pool) and pool.clock() - begun < timeout_s:
+            held = _holders(pool)
+            if not held:
                 pool.unfreeze()
                 pool.wake_all()
                 return {"pool": pool.path, "restored": True}
             await asyncio.sleep(STEP_S)
         pool.seal_lsn = seal_lsn
         pool.wake_all()
+        if _is_fenced(pool):  # by a hello, while we waited
+            return _refused(pool, "restored")
         return {
             "pool": pool.path,
             "restored": False,
-            "reason": "receivers that hold a seal cannot be reached: " + ", ".join(missing | held),
+            "reason": "receivers that hold a seal cannot be reached: " + ", ".join(sorted(held)),
         }
+
+
+def _holders(pool: SharedPool) -> set[str]:
+    # All that were told, but those that say no now: what one acknowledged before it was told says
+    # nothing, and one that is away may have the seal though its answer was lost.
+    free = {
+        name
+        for name, session in pool.sessions.items()
+        if session.has_spoken and not session.sealed and not session.may_hold_seal
+    }
+    return {*pool.told, *(name for name, one in pool.sessions.items() if one.sealed)} - free
+
+
+def _is_fenced(pool: SharedPool) -> bool:
+    return pool.fenced_epoch is not None
+
+
+def _refused(pool: SharedPool, word: str) -> dict[str, object]:
+    return {"pool": pool.path, word: False, "reason": "another pool has taken over"}

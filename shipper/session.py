@@ -22,7 +22,10 @@ from shipper.levels import Progress
 from shipper.shared import SessionFigures, SharedPool
 
 LSN_FIRST = 4096
+LSN_NEVER = (1 << 64) - 1
 PIN_ATTEMPTS = 100
+FIND_ATTEMPTS = 3
+"""A writer that laps the ring while a place is looked for does not do so time and again."""
 STALL_S = 10.0
 """A receiver that lacks something and acknowledges nothing for so long is disconnected."""
 
@@ -55,6 +58,12 @@ class Session:
         self._rates = batcher.Rates()
         self._acked_at = pool.clock()
         self._beat_due = False
+        self.whole_lsn = hello.whole
+        """From where on what the receiver has is of use; until then no level counts it."""
+        self.may_hold_seal = False
+        """It was sent the seal and has not yet said that it has it."""
+        self.has_spoken = False
+        """It has acknowledged something on this connection."""
         self._baseline_bytes = 0
         """Size of the image that is to be compared first; 0: none is."""
 
@@ -176,6 +185,7 @@ class Session:
             # The pin counts from the writer's next look at it; if no checkpoint has come since,
             # nothing above the mark has been reused.
             if mark.lsn == self.lsn_next:
+                self.whole_lsn = LSN_NEVER  # until the baseline's end is known
                 self.pool.join(self, self.lsn_next)
                 self._baseline_bytes = mark.image_bytes
                 return wire.Baseline(mark, epoch, reader.identity())
@@ -223,7 +233,8 @@ class Session:
                         figures.wire_bytes += len(frame)
                 await self._say(wire.BlocksDone(len(differing)))
         # The image holds nothing of records that are not durable: what was read is no newer.
-        await self._say(wire.BaselineEnd(max(reader.lsn_durable, self.lsn_next)))
+        self.whole_lsn = max(reader.lsn_durable, self.lsn_next)
+        await self._say(wire.BaselineEnd(self.whole_lsn))
 
     def _differing(
         self, image: ImageReader, window: list[tuple[int, int]], digests: bytes
@@ -286,16 +297,20 @@ class Session:
 
     async def _at_end(self, reader: LogReader) -> None:
         pool = self.pool
-        if pool.seal_lsn is None and (self._seal_sent or self._save_told):
+        # Only a seal that is known to have arrived can be taken back so that the answer is clear:
+        # acknowledgements are coalesced, and one that says "not sealed" may be older than the seal.
+        has_told = self._seal_sent or self._save_told or self.sealed
+        if pool.seal_lsn is None and has_told and not self.may_hold_seal:
             self._seal_sent = self._save_told = False
             await self._say(wire.Unsealed())
         if pool.seal_lsn is not None and not self._save_told:
             self._save_told = True
             await self._say(wire.SaveStarted())
-        if pool.seal_lsn is not None and not self._seal_sent:
+        if pool.seal_lsn is not None and not self._seal_sent and not self._is_ending():
             position = reader.position
             if position.lsn >= pool.seal_lsn:
-                self._seal_sent = True
+                pool.note_told(self.name)
+                self._seal_sent = self.may_hold_seal = True
                 place = wire.Place(position.epoch, position.lsn, position.chain, position.txn)
                 await self._say(wire.Sealed(place))
         if self._beat_due:
@@ -318,6 +333,8 @@ class Session:
             self._heed(said)
 
     def _heed(self, ack: wire.Ack) -> None:
+        if self.pool.sessions.get(self.name) is not self:
+            return  # the receiver has connected again, perhaps with less: this is of the past
         now = self.progress
         if not (
             now.durable <= ack.durable <= ack.received <= self.lsn_next
@@ -329,7 +346,10 @@ class Session:
         if self._consumer is not None and ack.durable > now.durable:
             self._consumer.ack(ack.durable)
         self.sealed = ack.sealed
-        self.pool.advance(self.name, Progress(ack.received, ack.durable, ack.applied))
+        self.has_spoken = True
+        if ack.sealed:
+            self.may_hold_seal = False
+        self.pool.advance(self, Progress(ack.received, ack.durable, ack.applied))
         self.wake()
 
 
@@ -343,13 +363,17 @@ def find(reader: LogReader, place: wire.Place | None) -> wire.Found:
     Returns:
         What was found.
     """
-    checkpoint = reader.mark().lsn
-    try:
-        reader.seek(LSN_FIRST if place is None else place.lsn)
-    except GapError:
-        # Above the checkpoint the ring holds everything; below it may have been reused.
-        gone = place is None or place.lsn < checkpoint
-        return wire.Found.GONE if gone else wire.Found.OTHER
+    for _ in range(FIND_ATTEMPTS):
+        try:
+            reader.seek(LSN_FIRST if place is None else place.lsn)
+            break
+        except GapError:
+            # Above the checkpoint the ring holds everything; below it may have been reused. The
+            # checkpoint is read after the look: one that came between them took the bytes away.
+            if place is None or place.lsn < reader.mark().lsn:
+                return wire.Found.GONE
+    else:
+        return wire.Found.OTHER
     if place is None:
         return wire.Found.START
     position = reader.position
@@ -393,6 +417,8 @@ async def hear_hello(socket: web.WebSocketResponse) -> wire.Hello:
     said = wire.decode_from_receiver(message.data)
     if not isinstance(said, wire.Hello):
         raise ProtocolError("no hello")
+    if not 0 <= said.whole < 1 << 63:
+        raise ProtocolError(f"a copy that is whole from LSN {said.whole} on")
     if not 0 < len(said.name.encode()) <= limits.RECEIVER_NAME_BYTES_MAX or "\0" in said.name:
         raise ProtocolError("a receiver's name that cannot be used")
     place = said.place

@@ -65,7 +65,11 @@ class SharedPool:
         self.sessions: dict[str, Session] = {}
         self.progress: dict[str, Progress] = {}
         self.totals = Totals()
+        self._is_partial: set[str] = set()
+        """Receivers of which it is not known that what they have is of use: levels ignore them."""
         self.seal_lsn: int | None = None
+        self.told: tuple[str, ...] = ()
+        """Receivers that may hold the seal."""
         self.power_lock = asyncio.Lock()
         self.fenced_epoch: int | None = None
         self.delay_ns = 0
@@ -76,8 +80,10 @@ class SharedPool:
         self._tailer = tail(self.reader, self.wake_all)
         status = self.reader.status()
         for consumer in status.consumers if status is not None else ():
+            # A slot says what is pinned; a receiver in the middle of a baseline has less.
             lsn = consumer.lsn_acked
             self.progress[consumer.name] = Progress(lsn, lsn, lsn)
+            self._is_partial.add(consumer.name)
 
     # ---- the log -------------------------------------------------------------------------------
 
@@ -113,7 +119,7 @@ class SharedPool:
         if old is not None:
             old.end("the receiver has connected again")
         self.sessions[session.name] = session
-        self.progress[session.name] = Progress(start, start, start)
+        self._note(session, Progress(start, start, start))
         self.publish()
 
     def leave(self, session: "Session") -> None:
@@ -126,20 +132,29 @@ class SharedPool:
             del self.sessions[session.name]
         self.publish()
 
-    def advance(self, name: str, progress: Progress) -> None:
+    def advance(self, session: "Session", progress: Progress) -> None:
         """Note what a receiver has.
 
         Args:
-            name: The receiver.
+            session: Its connection.
             progress: What it said.
         """
-        self.progress[name] = progress
+        self._note(session, progress)
         self.publish()
+
+    def _note(self, session: "Session", progress: Progress) -> None:
+        self.progress[session.name] = progress
+        if progress.durable >= session.whole_lsn:
+            self._is_partial.discard(session.name)
+        else:
+            self._is_partial.add(session.name)
 
     def publish(self) -> None:
         """Tell the writer what its receivers have, and how much to slow down."""
         self._keep_room()
-        level = reached(self.progress.values(), self.config.require)
+        # A promotion of an incomplete copy is refused: what it has vouches for nothing yet.
+        whole = (one for name, one in self.progress.items() if name not in self._is_partial)
+        level = reached(whole, self.config.require)
         self.level = level
         try:
             self.reader.publish(level.received, level.durable, level.applied, self.delay_ns)
@@ -174,16 +189,35 @@ class SharedPool:
 
     async def freeze(self) -> None:
         """Stop the writer; on return the log's end is final, also if this host restarts."""
-        marks.set_stop(self.path, marks.Stop(why="power", epoch=self.reader.epoch))
+        old = marks.stop_of(self.path)
+        self.told = old.told if old is not None else ()
+        marks.set_stop(self.path, marks.Stop("power", self.reader.epoch, self.told))
         await asyncio.to_thread(self.reader.freeze)
         # Nobody has opened this copy under this boot: then the chain itself ends it.
+        if self.fenced_epoch is not None:
+            # A hello from a later epoch came meanwhile: that is for good, and counts more.
+            marks.set_stop(self.path, marks.Stop("fenced", self.fenced_epoch))
+            self.reader.fence(self.fenced_epoch)
+            return
         self.seal_lsn = self.reader.lsn_durable
 
     def unfreeze(self) -> None:
-        """Let the writer go on."""
+        """Let the writer go on; nobody holds a seal any more."""
         self.seal_lsn = None
+        self.told = ()
         self.reader.unfreeze()
         marks.set_stop(self.path, None)
+
+    def note_told(self, name: str) -> None:
+        """Remember that a receiver is about to be sent the seal; durable on return.
+
+        Args:
+            name: The receiver.
+        """
+        if name in self.told:
+            return
+        marks.set_stop(self.path, marks.Stop("power", self.reader.epoch, (*self.told, name)))
+        self.told = (*self.told, name)
 
     def fence(self, epoch: int) -> None:
         """Stop the writer for good: a receiver was promoted.

@@ -1,0 +1,324 @@
+"""Orders of events in which a promise is broken where one step is left out, played one by one.
+
+Each is against a real shipper or receiver; the other side is played by hand, so that what is said
+and what is held back is up to the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import pmlog
+from pmlog import marks, wire
+from pmlog.addresses import Address
+from pmlog.identity import Identity
+from pmlog.log import LogReader
+from pmlog.position import Position
+from pmlog.replica import Replica
+from receiver.config import Config as ReceiverConfig
+from receiver.receiver import Receiver
+from receiver.state import Incomplete, State
+from shipper import power_loss
+from shipper.config import Config
+from shipper.service import _pools, make_app
+from shipper.shared import SharedPool
+from tests.support import PATIENCE_S, SMALL
+
+LOOPBACK = Address("127.0.0.1", 0)
+
+
+class Shipper:
+    """A real shipper in this process."""
+
+    def __init__(self, path: Path, require: int = 1) -> None:
+        self.app = make_app(Config((str(path),), LOOPBACK, require))
+        self.runner = web.AppRunner(self.app, shutdown_timeout=1.0)
+        self.url = ""
+
+    async def start(self) -> Shipper:
+        """Start it."""
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        return self
+
+    @property
+    def pool(self) -> SharedPool:
+        """The only one."""
+        return next(iter(self.app[_pools].values()))
+
+
+class Peer:
+    """A receiver that is played by hand."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+
+    async def say(self, message: wire.Message) -> None:
+        """Send a message."""
+        await self.socket.send_str(wire.encode_message(message))
+
+    async def ack(self, lsn: int, *, sealed: bool = False) -> None:
+        """Acknowledge everything below an LSN."""
+        await self.say(wire.Ack(lsn, lsn, lsn, sealed))
+
+    async def hear(self, *wanted: type) -> Any:
+        """Return the next message of these types; frames and others are passed over."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                message = await self.socket.receive()
+                assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    said = wire.decode_from_shipper(message.data)
+                    if isinstance(said, wanted):
+                        return said
+
+
+class Stage:
+    """Starts and ends the players."""
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self.client = client
+        self.shippers: list[Shipper] = []
+
+    async def shipper(self, path: Path, require: int = 1) -> Shipper:
+        """Start a shipper."""
+        made = Shipper(path, require)
+        self.shippers.append(made)
+        return await made.start()
+
+    async def peer(self, shipper: Shipper, name: str, place: Position | None, **more: Any) -> Peer:
+        """Connect a receiver that has the log up to there."""
+        peer = Peer(await self.client.ws_connect(f"{shipper.url}/v1/pools/any/stream"))
+        where = (
+            None if place is None else wire.Place(place.epoch, place.lsn, place.chain, place.txn)
+        )
+        await peer.say(wire.Hello(wire.VERSION, "any", name, where, **more))
+        return peer
+
+    async def close(self) -> None:
+        """End everything."""
+        for shipper in self.shippers:
+            await shipper.runner.cleanup()
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """Give a stage, cleared afterwards."""
+    async with aiohttp.ClientSession() as client:
+        made = Stage(client)
+        yield made
+        await made.close()
+
+
+def lap(pool: pmlog.Pool) -> None:
+    """Write so much that the ring no longer holds the log's beginning."""
+    blob = pool.region("blob", 65536)
+    for number in range(40):
+        blob.write(0, bytes([number]) * 65536)
+    pool.checkpoint()
+
+
+async def times_out(pool: pmlog.Pool, level: pmlog.Level) -> bool:
+    """Whether what is committed now does not reach a level."""
+    try:
+        await pool.wait_async(level, timeout=0.1)
+    except pmlog.WaitTimeoutError:
+        return True
+    return False
+
+
+async def test_baseline_vouches_for_nothing(stage: Stage, pool: pmlog.Pool) -> None:
+    """A receiver in the middle of its first copy has not replicated what lies below the mark.
+
+    1. The log has lapped; a new receiver is answered by a baseline from the checkpoint.
+    2. The shipper counted it at once as having everything below the checkpoint.
+    3. A wait for REPLICATED returned; the host was lost; the copy was incomplete, not promotable.
+    """
+    lap(pool)
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", None)
+    await peer.hear(wire.Baseline)
+    assert await times_out(pool, pmlog.Level.RECEIVED)
+    # The slot that keeps the log for it is no word of the receiver's either.
+    await shipper.runner.cleanup()
+    shipper = await stage.shipper(Path(pool.path))
+    assert await times_out(pool, pmlog.Level.RECEIVED)
+    # Connected again it has the blocks, and lacks the log behind them.
+    half = pool.position
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    peer = await stage.peer(shipper, "one", half, whole=end.lsn)
+    await peer.hear(wire.Stream)
+    assert shipper.pool.level.durable == 0
+    await peer.ack(end.lsn)
+    await pool.wait_async(pmlog.Level.REPLICATED, timeout=PATIENCE_S)
+
+
+async def test_old_connection_is_not_believed(stage: Stage, pool: pmlog.Pool) -> None:
+    """What a receiver said before it came again counts no more.
+
+    1. A receiver's acknowledgement is on its way; it loses its directory and dials again.
+    2. The shipper lets the new connection begin at nothing.
+    3. The old one's acknowledgement arrives: it raised the level for bytes that are nowhere.
+    """
+    pool.dict("words")["a"] = 1
+    shipper = await stage.shipper(Path(pool.path))
+    old = await stage.peer(shipper, "one", None)
+    await old.hear(wire.Heartbeat)  # everything was sent to it
+    with LogReader(pool.path, 4096) as reader:
+        begin = reader.position
+    new = await stage.peer(shipper, "one", begin)
+    await new.hear(wire.Stream)
+    with contextlib.suppress(ConnectionError):
+        await old.ack(pool.position.lsn)
+    assert await times_out(pool, pmlog.Level.RECEIVED)
+    await new.ack(pool.position.lsn)
+    await pool.wait_async(pmlog.Level.REPLICATED, timeout=PATIENCE_S)
+
+
+async def test_power_returns_while_the_seal_is_on_its_way(stage: Stage, pool: pmlog.Pool) -> None:
+    """The writer goes on only once the receiver has had the seal and has given it back.
+
+    1. Frozen; the seal is sent, and is being stored.
+    2. Power returns. Nobody had acknowledged the seal, so the writer went on at once.
+    3. The host is lost before the receiver heard of it: it promoted as complete, and lacked
+       what was committed since.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    saving = asyncio.create_task(power_loss.save(shipper.pool, PATIENCE_S))
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn)  # coalesced: said before the seal was stored
+    saving.cancel()
+    restoring = asyncio.create_task(power_loss.restore(shipper.pool, PATIENCE_S))
+    assert isinstance(await peer.hear(wire.Heartbeat, wire.Unsealed), wire.Heartbeat)
+    with pytest.raises(pmlog.PoolFrozenError):
+        pool.dict("words")["b"] = 2
+    await peer.ack(end.lsn, sealed=True)
+    await peer.hear(wire.Unsealed)
+    assert not restoring.done()
+    await peer.ack(end.lsn)
+    assert (await restoring)["restored"]
+    pool.dict("words")["b"] = 2
+
+
+async def test_answer_to_the_seal_is_lost(stage: Stage, pool: pmlog.Pool) -> None:
+    """A receiver that was sent the seal holds it, whatever it had acknowledged before.
+
+    1. The receiver takes the rest of the log and the seal; the shipper is killed before it hears.
+    2. The next shipper finds a slot that has acknowledged less than everything.
+    3. Power returned and it let the writer go on; the receiver still had its seal.
+    """
+    pool.dict("words")["a"] = 1
+    before = pool.position
+    pool.dict("words")["b"] = 2
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", before)
+    saving = asyncio.create_task(power_loss.save(shipper.pool, PATIENCE_S))
+    await peer.hear(wire.Sealed)
+    saving.cancel()
+    await shipper.runner.cleanup()
+    shipper = await stage.shipper(Path(pool.path))
+    answer = await power_loss.restore(shipper.pool, 0.1)
+    assert not answer["restored"]
+    assert "one" in str(answer["reason"])
+    # It comes back, is heard, and gives the seal back.
+    peer = await stage.peer(shipper, "one", pool.position)
+    await peer.hear(wire.Sealed)
+    await peer.ack(pool.position.lsn, sealed=True)
+    restoring = asyncio.create_task(power_loss.restore(shipper.pool, PATIENCE_S))
+    await peer.hear(wire.Unsealed)
+    await peer.ack(pool.position.lsn)
+    assert (await restoring)["restored"]
+
+
+async def test_fenced_while_power_returns(stage: Stage, pool: pmlog.Pool) -> None:
+    """A pool that was fenced while power came back stays fenced.
+
+    1. Sealed at two receivers; a third one, behind, is promoted with loss accepted.
+    2. Power returns: the shipper waits for the two to give back their seals.
+    3. The promoted one says hello from the next epoch: the pool is fenced.
+    4. The seals are back, and the writer was let go on: two primaries.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    saving = asyncio.create_task(power_loss.save(shipper.pool, PATIENCE_S))
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await saving)["sealed"]
+    restoring = asyncio.create_task(power_loss.restore(shipper.pool, PATIENCE_S))
+    await peer.hear(wire.Unsealed)
+    later = await stage.peer(shipper, "two", Position(2, end.lsn, end.chain, end.txn))
+    assert (await later.hear(wire.Refuse)).code == "fenced"
+    with contextlib.suppress(ConnectionError):
+        await peer.ack(end.lsn)
+    assert not (await restoring)["restored"]
+    stop = marks.stop_of(pool.path)
+    assert stop is not None
+    assert stop.why == "fenced"
+    with pytest.raises(pmlog.FencedError):
+        pool.dict("words")["b"] = 2
+
+
+def test_frozen_while_it_is_opened(pool_path: Path) -> None:
+    """An application that opens the pool in the very moment of a power loss is refused.
+
+    1. `open` finds no mark that stops it.
+    2. The shipper stores the mark, freezes, and seals the end of the log.
+    3. The engine begins the control words anew, unfrozen: the application committed beyond the seal.
+    """
+    pmlog.open(pool_path, **SMALL).close()
+
+    def freeze_between(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "open_options":
+            sys.setprofile(None)
+            marks.set_stop(pool_path, marks.Stop("power", 1))
+            with LogReader(pool_path) as reader:
+                reader.freeze()
+
+    sys.setprofile(freeze_between)
+    try:
+        with pytest.raises(pmlog.PoolFrozenError):
+            pmlog.open(pool_path, **SMALL)
+    finally:
+        sys.setprofile(None)
+    assert marks.stop_of(pool_path) is not None
+
+
+async def test_whole_but_not_noted(memory_dir: Path, pool: pmlog.Pool) -> None:
+    """A copy whose last byte is there is whole, also if the receiver was killed before it noted so.
+
+    1. The last record that a baseline lacked is durable.
+    2. SIGKILL, before the mark `incomplete` is removed.
+    3. The primary is lost: no frame will come, and the copy was never promotable again.
+    """
+    with LogReader(pool.path) as reader:
+        identity: Identity = reader.identity()
+    folder = memory_dir / "one"
+    State(folder).set_incomplete(Incomplete(4096))
+    with Replica(folder / "pool", identity) as replica:
+        assert replica.position.lsn == 4096
+    config = ReceiverConfig(("http://127.0.0.1:9",), folder, "one", "any", LOOPBACK)
+    receiver = Receiver(config)
+    await receiver.start()
+    try:
+        assert not receiver.describe()["incomplete"]
+    finally:
+        await receiver.stop()
