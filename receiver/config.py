@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pmlog import wire
+from pmlog import security, wire
 from pmlog.addresses import Address
+from pmlog.security import Security
 
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
@@ -45,6 +46,8 @@ class Config:
     listen: Address
     on_promote: tuple[str, ...] = ()
     """Command that runs once this receiver is promoted."""
+    security: Security = security.NONE
+    """Token and TLS, of this side as it is asked and as it dials."""
 
     @property
     def pool_path(self) -> Path:

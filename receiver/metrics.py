@@ -1,10 +1,10 @@
 """The receiver's figures in Prometheus' text format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,15 +28,31 @@ class _Figures:
                 yield GaugeMetricFamily(f"pmlog_replica_{name}", text, float(self._known[name]))
 
 
-def render(known: dict[str, Any]) -> bytes:
+class _Refused:
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterable[Metric]:
+        counter = CounterMetricFamily(
+            "pmlog_requests_refused", "Requests and connections that were not answered",
+            labels=["reason"],
+        )  # fmt: skip
+        for reason, count in sorted(self._refused.items()):
+            counter.add_metric([reason], count)
+        yield counter
+
+
+def render(known: dict[str, Any], refused: Mapping[str, int]) -> bytes:
     """Write the figures.
 
     Args:
         known: As the receiver describes itself.
+        refused: How many requests were not answered, by reason.
 
     Returns:
         The text.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(known))
+    registry.register(_Refused(refused))
     return generate_latest(registry)

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from pmlog import wire
+from pmlog import http, wire
 from pmlog.errors import FencedError, PmlogError, PoolNotFoundError
 from pmlog.replica import Replica, promote
 from receiver.application import Application
@@ -256,7 +256,7 @@ class Receiver:
 
 @contextlib.asynccontextmanager
 async def _dialled(config: Config) -> AsyncIterator[Dial]:
-    async with aiohttp.ClientSession() as session:
+    async with http.dialling(config.security, CONNECT_TIMEOUT_S) as session:
 
         @contextlib.asynccontextmanager
         async def dial(source: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:

@@ -1,24 +1,25 @@
 """Runs a receiver in the foreground: signals, logging, the loop."""
 
 import asyncio
-import logging
 import signal
 
+from pmlog import logs
 from receiver.config import Config
 from receiver.service import serve
 
 
-def run(config: Config) -> None:
+def run(config: Config, log_level: str = "info") -> None:
     """Receive until SIGTERM or SIGINT.
 
     Args:
         config: What it is told.
+        log_level: Lowest level of what is logged.
 
     Raises:
         PmlogError: The replica cannot be opened.
         OSError: The address cannot be used.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logs.setup(log_level)
     asyncio.run(_main(config))
 
 

@@ -1,14 +1,13 @@
 """The receiver's HTTP service: status, metrics, promotion."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from pmlog import limits
+from pmlog import http
 from pmlog.errors import NotPromotableError
 from receiver import metrics, page
 from receiver.config import Config
@@ -35,7 +34,7 @@ def make_app(config: Config) -> web.Application:
     Raises:
         PmlogError: A mark cannot be read.
     """
-    app = web.Application(client_max_size=limits.MESSAGE_BYTES_MAX)
+    app = http.make_app(config.security)
     app[_receiver] = Receiver(config)
     app.router.add_get("/", _page)
     app.router.add_get("/healthz", _health)
@@ -53,8 +52,7 @@ def make_app(config: Config) -> web.Application:
 
 
 async def _page(request: web.Request) -> web.Response:
-    text = page.render(request.app[_receiver].describe())
-    return web.Response(text=text, content_type="text/html")
+    return http.page(page.render(request.app[_receiver].describe()))
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -63,7 +61,7 @@ async def _health(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = metrics.render(request.app[_receiver].describe())
+    body = metrics.render(request.app[_receiver].describe(), request.app[http.REFUSALS].counts)
     return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
@@ -72,11 +70,7 @@ async def _status(request: web.Request) -> web.Response:
 
 
 async def _promote(request: web.Request) -> web.Response:
-    body = await request.read()
-    try:
-        wanted = msgspec.json.decode(body, type=Promote) if body else Promote()
-    except msgspec.MsgspecError as error:
-        raise web.HTTPBadRequest(text=f"{error}\n") from None
+    wanted = await http.read_body(request, Promote)
     receiver = request.app[_receiver]
     try:
         promotion = await receiver.promote(wanted.accept_loss)
@@ -109,15 +103,4 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         PmlogError: The replica cannot be opened.
         OSError: The address cannot be used.
     """
-    runner = web.AppRunner(make_app(config), access_log=None, shutdown_timeout=5.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, config.listen.host, config.listen.port)
-        await site.start()
-        address = runner.addresses[0]
-        print(
-            json.dumps({"event": "listening", "host": address[0], "port": address[1]}), flush=True
-        )
-        await stop.wait()
-    finally:
-        await runner.cleanup()
+    await http.serve(make_app(config), config.listen, config.security, stop)

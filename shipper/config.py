@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pmlog import security
 from pmlog.addresses import Address
+from pmlog.security import Security
 from shipper.battery import Battery
 
 IN_FLIGHT_BYTES_MAX: Final = 32 << 20
@@ -41,3 +43,5 @@ class Config:
     """Where to hear that power fails, as `--power` takes it."""
     vault: Path | None = None
     """Directory for what no receiver could be given in time; None: there is none."""
+    security: Security = security.NONE
+    """Token and TLS, of this side as it is asked."""

@@ -1,6 +1,6 @@
 """The shipper's figures in Prometheus' text format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -51,15 +51,31 @@ class _Pools:
             yield gauge
 
 
-def render(pools: list[dict[str, Any]]) -> bytes:
+class _Refused:
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterable[Metric]:
+        counter = CounterMetricFamily(
+            "pmlog_requests_refused", "Requests and connections that were not answered",
+            labels=["reason"],
+        )  # fmt: skip
+        for reason, count in sorted(self._refused.items()):
+            counter.add_metric([reason], count)
+        yield counter
+
+
+def render(pools: list[dict[str, Any]], refused: Mapping[str, int]) -> bytes:
     """Write the figures.
 
     Args:
         pools: As `service.describe` tells them.
+        refused: How many requests were not answered, by reason.
 
     Returns:
         The text.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Pools(pools))
+    registry.register(_Refused(refused))
     return generate_latest(registry)

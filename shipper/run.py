@@ -1,24 +1,25 @@
 """Runs a shipper in the foreground: signals, logging, the loop."""
 
 import asyncio
-import logging
 import signal
 
+from pmlog import logs
 from shipper.config import Config
 from shipper.service import serve
 
 
-def run(config: Config) -> None:
+def run(config: Config, log_level: str = "info") -> None:
     """Ship until SIGTERM or SIGINT.
 
     Args:
         config: What to ship, and where.
+        log_level: Lowest level of what is logged.
 
     Raises:
         PmlogError: A pool cannot be read.
         OSError: The address cannot be used.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logs.setup(log_level)
     asyncio.run(_main(config))
 
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
 from aiohttp import WSCloseCode, web
 
-from pmlog import limits
+from pmlog import http, limits
 from shipper import metrics, page, power_loss
 from shipper.config import BEAT_S, POWER_LOSS_TIMEOUT_S, RECEIVERS_MAX, Config
 from shipper.session import Session, attend
@@ -34,7 +33,7 @@ def make_app(config: Config) -> web.Application:
     Returns:
         The service; the pools are opened when it starts.
     """
-    app = web.Application(client_max_size=limits.MESSAGE_BYTES_MAX)
+    app = http.make_app(config.security)
     app[_pools] = {}
     app[_sockets] = set()
     app.router.add_get("/", _page)
@@ -167,20 +166,16 @@ async def _health(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = metrics.render(_descriptions(request.app))
+    body = metrics.render(_descriptions(request.app), request.app[http.REFUSALS].counts)
     return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 async def _page(request: web.Request) -> web.Response:
-    return web.Response(text=page.render(_descriptions(request.app)), content_type="text/html")
+    return http.page(page.render(_descriptions(request.app)))
 
 
 async def _power_loss(request: web.Request) -> web.Response:
-    body = await request.read()
-    try:
-        wanted = msgspec.json.decode(body, type=PowerLoss) if body else PowerLoss()
-    except msgspec.MsgspecError as error:
-        raise web.HTTPBadRequest(text=f"{error}\n") from None
+    wanted = await http.read_body(request, PowerLoss)
     pools = request.app[_pools].values()
     saved = await asyncio.gather(*(power_loss.save(pool, wanted.timeout_s) for pool in pools))
     return _answer("sealed", saved)
@@ -210,15 +205,4 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         PmlogError: A pool cannot be read.
         OSError: The address cannot be used.
     """
-    runner = web.AppRunner(make_app(config), access_log=None, shutdown_timeout=5.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, config.listen.host, config.listen.port)
-        await site.start()
-        address = runner.addresses[0]
-        print(
-            json.dumps({"event": "listening", "host": address[0], "port": address[1]}), flush=True
-        )
-        await stop.wait()
-    finally:
-        await runner.cleanup()
+    await http.serve(make_app(config), config.listen, config.security, stop)

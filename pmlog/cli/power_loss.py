@@ -5,30 +5,40 @@ from typing import Annotated
 
 import typer
 
+from pmlog import security
 from pmlog.cli import ExitCode, reported
+from pmlog.cli.options import TlsCa, TlsCert, TlsKey, TokenFile
 from pmlog.cli.request import ask
 
 
-def power_loss(
+def power_loss(  # noqa: PLR0917 - options of a command
     url: Annotated[str, typer.Argument(help="The shipper, as http://HOST:PORT.")],
     restored: Annotated[
         bool, typer.Option("--restored", help="Power is back: let writers go on.")
     ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for receivers.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
 ) -> None:
     """Stop writers, get the rest of the log to the receivers, and seal it.
 
     Exit code 0: the receivers have everything, and know it. Otherwise 1: call again to go on
     waiting. Writers stay stopped until --restored.
+
+    Example: pmlog power-loss http://127.0.0.1:7070
     """  # noqa: DOC501 - this is the help text
     with reported():
+        has = security.load(token_file, tls_cert, tls_key, tls_ca)
         if restored:
-            _, answer = ask(url, "/v1/power-loss", method="DELETE", timeout_s=timeout + 30)
+            _, answer = ask(url, "/v1/power-loss", has=has, method="DELETE", timeout_s=timeout + 30)
         else:
             _, answer = ask(
                 url,
                 "/v1/power-loss",
+                has=has,
                 method="POST",
                 body={"timeout_s": timeout},
                 timeout_s=timeout + 30,

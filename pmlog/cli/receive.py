@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pmlog import limits
+from pmlog import limits, security
 from pmlog.addresses import parse_listen, parse_source
 from pmlog.cli import reported
+from pmlog.cli.options import LogLevel, TlsCa, TlsCert, TlsKey, TokenFile
 from pmlog.errors import ConfigError, MediumError
 
 
 def receive(  # noqa: PLR0917 - options of a command
     source: Annotated[
-        str, typer.Option("--from", help="Shippers, as http://HOST:PORT, separated by commas.")
+        str, typer.Option("--from", help="Shippers, as http(s)://HOST:PORT, separated by commas.")
     ],
     folder: Annotated[
         Path, typer.Option("--dir", help="Where the replica and its marks are kept.")
@@ -36,12 +37,20 @@ def receive(  # noqa: PLR0917 - options of a command
             "in its environment."
         ),
     ] = "",
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
+    log_level: LogLevel = "info",
 ) -> None:
     """Keep a copy of a pool, in DIR/pool, until SIGTERM.
 
     It goes on where the copy ends, whenever a shipper can be reached.
     `pmlog promote` makes the copy a pool of its own.
     The first line on standard output says where it listens, as JSON.
+    Anything but loopback, in --from and --listen, needs a token and TLS.
+
+    Example: pmlog receive --from http://127.0.0.1:7070 --dir /var/lib/orders
     """  # noqa: DOC501 - this is the help text
     with reported():
         from receiver.config import Config
@@ -50,15 +59,17 @@ def receive(  # noqa: PLR0917 - options of a command
         name = name or socket.gethostname()[: limits.RECEIVER_NAME_BYTES_MAX]
         if not 0 < len(name.encode()) <= limits.RECEIVER_NAME_BYTES_MAX:
             raise ConfigError(f"--name takes 1 to {limits.RECEIVER_NAME_BYTES_MAX} bytes")
+        has = security.load(token_file, tls_cert, tls_key, tls_ca)
         config = Config(
-            sources=tuple(parse_source(text) for text in source.split(",")),
+            sources=tuple(parse_source(text, has) for text in source.split(",")),
             folder=folder,
             name=name,
             pool=pool,
-            listen=parse_listen(listen),
+            listen=parse_listen(listen, has),
             on_promote=tuple(shlex.split(on_promote)),
+            security=has,
         )
         try:
-            run(config)
+            run(config, log_level)
         except OSError as error:
             raise MediumError(f"cannot listen at {listen}: {error}") from error

@@ -1,24 +1,51 @@
 """Asking a shipper or a receiver, over HTTP, for the commands."""
 
+import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import IO, Any
 
+from pmlog import security
 from pmlog.addresses import parse_source
-from pmlog.errors import PeerUnavailableError, ProtocolError
+from pmlog.errors import ConfigError, PeerUnavailableError, ProtocolError
+from pmlog.logs import plain
+from pmlog.security import Security
 
 ANSWER_BYTES_MAX = 16 << 20
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A token goes to the address that the operator has named, and nowhere else."""
+
+    def redirect_request(  # noqa: PLR0917 - the standard library's
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> None:
+        return None
+
+
 def ask(
-    url: str, path: str, *, method: str = "GET", body: Any = None, timeout_s: float = 10.0
+    url: str,
+    path: str,
+    *,
+    has: Security = security.NONE,
+    method: str = "GET",
+    body: Any = None,
+    timeout_s: float = 10.0,
 ) -> tuple[int, Any]:
     """Ask and wait for the answer.
 
     Args:
-        url: http://HOST:PORT of the service.
+        url: http://HOST:PORT or https://HOST:PORT of the service.
         path: What is asked for.
+        has: Token and TLS of this side.
         method: GET, POST or DELETE.
         body: What is sent, as JSON.
         timeout_s: How long to wait.
@@ -27,21 +54,41 @@ def ask(
         The status and the JSON of the answer.
 
     Raises:
+        ConfigError: The address needs what is missing, or the service refuses the token.
         PeerUnavailableError: Nobody answered.
         ProtocolError: The answer is no JSON.
     """
+    source = parse_source(url, has)
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(parse_source(url) + path, data=data, method=method)  # noqa: S310 - parse_source takes http only
+    headers = has.headers() | ({} if body is None else {"Content-Type": "application/json"})
+    request = urllib.request.Request(source + path, data=data, method=method, headers=headers)  # noqa: S310 - parse_source takes http and https only
+    # No proxies: the environment does not decide who hears the token.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPSHandler(context=has.dialling_context()),
+        _NoRedirect(),
+    )
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - the same
+        with opener.open(request, timeout=timeout_s) as answer:
             status, text = answer.status, answer.read(ANSWER_BYTES_MAX)
     except urllib.error.HTTPError as error:
         with error:
             status, text = error.code, error.read(ANSWER_BYTES_MAX)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        hint = "is it running, and is the port right?"
+        if isinstance(reason, ssl.SSLError):
+            hint = "does it speak TLS, and do --tls-ca, --tls-cert and --tls-key fit?"
+        elif isinstance(reason, http.client.HTTPException | ConnectionResetError):
+            hint = "https:// if it speaks TLS, and --tls-cert if it wants certificates"
         raise PeerUnavailableError(
-            f"{url} does not answer: {error}", hint="is it running, and is the port right?"
+            f"{url} does not answer: {plain(reason) or type(reason).__name__}", hint=hint
         ) from error
+    if status in (401, 403):
+        raise ConfigError(
+            f"{url} refuses: {plain(text.decode(errors='replace').strip())}",
+            hint="--token-file names the service's token",
+        )
     try:
         return status, json.loads(text)
     except ValueError:

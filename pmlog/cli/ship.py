@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from pmlog import security
 from pmlog.addresses import parse_listen
 from pmlog.cli import reported
+from pmlog.cli.options import LogLevel, TlsCa, TlsCert, TlsKey, TokenFile
 from pmlog.errors import ConfigError, MediumError
 
 
@@ -40,12 +42,20 @@ def ship(  # noqa: PLR0917 - options of a command
         Path | None,
         typer.Option(help="Directory on a disk for what no receiver could be given in time."),
     ] = None,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
+    log_level: LogLevel = "info",
 ) -> None:
     """Ship the log of pools to the receivers that dial in, until SIGTERM.
 
     Writers need not run, and may come and go.
     The first line on standard output says where it listens, as JSON.
     Status is at / and /v1/pools, figures for Prometheus at /metrics.
+    Any --listen but loopback needs a token and TLS.
+
+    Example: pmlog ship /dev/shm/orders --listen 127.0.0.1:7070
     """  # noqa: DOC501 - this is the help text
     with reported():
         from shipper.battery import parse_battery
@@ -54,16 +64,18 @@ def ship(  # noqa: PLR0917 - options of a command
 
         if len(set(pools)) != len(pools):
             raise ConfigError("a pool is named twice")
+        has = security.load(token_file, tls_cert, tls_key, tls_ca)
         config = Config(
             tuple(pools),
-            parse_listen(listen),
+            parse_listen(listen, has),
             require,
             frozenset(required or ()),
             battery=parse_battery(battery) if battery else None,
             power=tuple(power or ()),
             vault=vault,
+            security=has,
         )
         try:
-            run(config)
+            run(config, log_level)
         except OSError as error:
             raise MediumError(f"cannot listen at {listen}: {error}") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pmlog
+from pmlog import security
 from tests.support import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,17 +81,21 @@ class Service(Process):
 
     def __init__(self, *arguments: str, errors: Path) -> None:
         super().__init__("-m", *arguments, errors=errors)
+        self.has = security.NONE
         said = self.hear()
         assert said["event"] == "listening"
         self.port: int = said["port"]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url: str = said["url"]
 
     def ask(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
         """Return the status and the JSON of an answer."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, method=method)  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310
+            self.url + path, data=data, method=method, headers=self.has.headers()
+        )
+        context = self.has.dialling_context() if self.url.startswith("https") else None
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as answer:  # noqa: S310
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -98,7 +103,9 @@ class Service(Process):
 
     def read(self, path: str) -> bytes:
         """Return the body of an answer."""
-        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as answer:  # noqa: S310
+        request = urllib.request.Request(self.url + path, headers=self.has.headers())  # noqa: S310
+        context = self.has.dialling_context() if self.url.startswith("https") else None
+        with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as answer:  # noqa: S310
             body: bytes = answer.read()
         return body
 
@@ -131,10 +138,11 @@ class Cluster:
         self.processes.append(service)
         return service
 
-    def receiver(self, name: str, source: int, *arguments: str) -> Service:
-        """Start a receiver; again with the same name it is the same one."""
+    def receiver(self, name: str, source: int | str, *arguments: str) -> Service:
+        """Start a receiver of a port or an address; with the same name it is the same one."""
+        url = source if isinstance(source, str) else f"http://127.0.0.1:{source}"
         service = Service(
-            "receiver", "--from", f"http://127.0.0.1:{source}", "--dir", str(self.folder / name),
+            "receiver", "--from", url, "--dir", str(self.folder / name),
             "--name", name, "--listen", "127.0.0.1:0", *arguments, errors=self._errors(name),
         )  # fmt: skip
         self.processes.append(service)

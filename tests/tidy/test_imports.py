@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,16 +105,30 @@ def test_library_knows_no_process() -> None:
     """The library imports neither shipper nor receiver, nor asyncio's or the network's packages.
 
     The command line is where they are joined, and imports them by name when a subcommand runs.
+    `http.py` is the one door of both services, which may not import each other; nothing else of
+    the library may import it.
     """
     for path in sources("pmlog"):
-        if "cli" in path.parts:
+        if "cli" in path.parts or path == ROOT / "pmlog" / "http.py":
             continue
         for name in imports_of(path):
             top = name.partition(".")[0]
             where = path.relative_to(ROOT)
+            assert not name.startswith("pmlog.http"), f"{where} imports {name}"
             assert top not in {"shipper", "receiver", "aiohttp", "pickle"}, (
                 f"{where} imports {name}"
             )
+
+
+def test_import_is_light() -> None:
+    """Importing pmlog loads neither the network's packages nor the services."""
+    code = "import pmlog, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout.split()
+    assert "pmlog.pool" in loaded
+    heavy = {"asyncio", "aiohttp", "ssl", "numpy", "rich", "typer", "shipper", "receiver"}
+    assert not heavy & set(loaded)
 
 
 def test_public_names() -> None:

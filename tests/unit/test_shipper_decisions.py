@@ -112,7 +112,7 @@ def test_not_listened_at(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "127.0.0.1:1", "https://127.0.0.1:1", "http://127.0.0.1", "http://192.0.2.1:1",
+    ["", "127.0.0.1:1", "https://192.0.2.1:1", "http://127.0.0.1", "http://192.0.2.1:1",
      "http://127.0.0.1:1/x", "http://127.0.0.1:99999", "ftp://127.0.0.1:1"],
 )  # fmt: skip
 def test_not_dialled(text: str) -> None:
