@@ -59,7 +59,7 @@ class PoolDeque(fast.Deque, MutableSequence[Any]):
     def __init__(self, handle: Handle, type: Any = None) -> None:
         self._core = handle.core
         self._decoder = decoder = ValueDecoder(type)
-        self._bind(handle, decoder.decode_msgpack, decoder.plain_bytes)
+        self._bind(handle, decoder.decode_msgpack, decoder.plain_bytes, type is None)
         self._scratch: Scratch | None = None
         # What needs no decoding.
         self._plain_kind = KIND_BYTES if self._decoder.plain_bytes else -1
@@ -71,60 +71,33 @@ class PoolDeque(fast.Deque, MutableSequence[Any]):
 
     # ---- the ends ------------------------------------------------------------------------------
 
-    # `append` and `appendleft` do the plain cases in C, and leave the others to this.
+    # `append`, `appendleft`, `pop` and `popleft` do the plain cases in C, and leave the others to
+    # these.
 
     def _push(self, left: int, value: Any) -> None:
         arguments = (self._handle.c, left, *encode_value(value))
         settle(_deque_push(*arguments), self._handle, _deque_push, *arguments)
         self._handle.version += 1
 
-    def pop(self, index: int = -1) -> Any:
-        """Remove the value at the right end and return it.
-
-        Args:
-            index: -1; `collections.deque` knows no other either.
-
-        Returns:
-            The value.
-
-        Raises:
-            IndexError: The deque is empty.
-            TypeError: Another index was given.
-        """
-        if index != -1:
-            raise TypeError("a deque pops at its ends only; use del for the middle")
-        return self._pop(0) if self._decoder.type is None else self._pop_typed(0)
-
-    def popleft(self) -> Any:
-        """Remove the value at the left end and return it.
-
-        Returns:
-            The value.
-
-        Raises:
-            IndexError: The deque is empty.
-        """
-        return self._pop(1) if self._decoder.type is None else self._pop_typed(1)
-
-    def _pop_typed(self, left: int) -> Any:
-        with Transaction(self._core):  # a value that is not of the type stays where it is
-            return self._pop(left)
-
     def _pop(self, left: int) -> Any:
-        handle = self._handle
-        scratch, self._scratch = self._scratch or scratch_buffer(), None
-        word = _deque_pop(handle.c, left, scratch[0], _SCRATCH_BYTES)
+        if self._decoder.type is None:
+            return self._pop_plain(left)
+        with Transaction(self._core):  # a value that is not of the type stays where it is
+            return self._pop_plain(left)
+
+    def _pop_plain(self, left: int) -> Any:
+        buffer, view = scratch_buffer()
+        word = _deque_pop(self._handle.c, left, buffer, _SCRATCH_BYTES)
         if word > 0 and (size := word >> 8) <= _SCRATCH_BYTES:
-            data = scratch[1][:size]
-            self._scratch = scratch
+            data = view[:size]
         else:
-            self._scratch = scratch
             data, word = self._fetch(word, _deque_pop, left)
-            if not word:
-                raise IndexError("pop from an empty deque")
-        handle.version += 1
-        if word & 0xFF == self._plain_kind:
-            return data
+        if not word:
+            raise IndexError("pop from an empty deque")
+        self._handle.version += 1
+        return self._decoder.decode(data, word)
+
+    def _decode(self, data: bytes, word: int) -> Any:
         return self._decoder.decode(data, word)
 
     def extend(self, values: Iterable[Any]) -> None:

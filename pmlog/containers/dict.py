@@ -1,5 +1,6 @@
 """A dict in a pool."""
 
+import time
 from collections.abc import (
     Callable,
     ItemsView,
@@ -14,6 +15,7 @@ from typing import Any, Final, Self
 
 from pmlog import limits
 from pmlog._engine import (
+    E_BUSY,
     E_MISSING,
     Scratch,
     answer,
@@ -67,7 +69,7 @@ class PoolDict(fast.Dict, MutableMapping[Any, Any]):
     def __init__(self, handle: Handle, type: Any = None) -> None:
         self._core = handle.core
         self._decoder = decoder = ValueDecoder(type)
-        self._bind(handle, decoder.decode_msgpack, decoder.plain_bytes)
+        self._bind(handle, decoder.decode_msgpack, decoder.plain_bytes, type is None)
         self._scratch: Scratch | None = None
 
     @property
@@ -201,35 +203,17 @@ class PoolDict(fast.Dict, MutableMapping[Any, Any]):
         Returns:
             Values and defaults, in the order of the keys.
         """
-        pairs = [encode_key(key) for key in keys]
-        if not pairs:
-            return []
-        handle = self._handle
-        data = b"".join(pair[0] for pair in pairs)
-        words = ffi.new("uint64_t[]", [pair[1] for pair in pairs])
-        found = ffi.new("uint64_t[]", len(pairs))
-        capacity = max(limits.SCAN_BYTES, 64 * len(pairs))
-        while True:  # ends: the values have a size
-            buffer, view = scratch_buffer(capacity)
-            arguments = (handle.c, len(pairs), data, words, buffer, capacity, found)
-            used = lib.pml_dict_get_many(*arguments)
-            if used < 0:
-                used = answer(used, handle, lib.pml_dict_get_many, *arguments)
-            if used >= 0:
-                break
-            capacity *= 4
-        values = view[:used]
-        result = []
-        at = 0
-        decode = self._decoder.decode
-        for word in found:
-            if word:
-                end = at + (word >> 8)
-                result.append(decode(values[at:end], word))
-                at = end
-            else:
-                result.append(default)
-        return result
+        keys = list(keys)
+        deadline = time.monotonic() + limits.LOCK_TIMEOUT_S
+        while True:  # until another thread's transaction ends, or the time is up
+            values = self._get_many(keys, default, encode_key)
+            if values is not None:
+                return values
+            if time.monotonic() >= deadline:
+                raise self._handle.failure(E_BUSY)
+
+    def _decode(self, data: bytes, word: int) -> Any:
+        return self._decoder.decode(data, word)
 
     def update(self, other: Any = (), /, **named: Any) -> None:
         """Put many entries in, by one call into the engine: all or none of them.

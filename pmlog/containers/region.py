@@ -40,7 +40,7 @@ class PoolRegion(fast.Region):
     _handle: Handle
 
     def __init__(self, handle: Handle) -> None:
-        self._bind(handle, None, True)
+        self._bind(handle, None, True, True)
         self._core = handle.core
         self._scratch: Scratch | None = None
         self._size = locate(handle)[1]

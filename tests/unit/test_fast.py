@@ -77,6 +77,46 @@ def test_every_length_of_value(open_pool: OpenPool, size: int) -> None:
     assert r.read(offset=8, size=size) == r.read()[8 : 8 + size]
 
 
+def test_pops(open_pool: OpenPool) -> None:
+    """Pops at both ends give values of every kind and length, and refuse what deque refuses."""
+    q = open_pool(log_size="4MiB").deque("q")
+    values = [b"", b"x", "", "text", 0, None, [1, {"a": 2}], b"y" * 4096, b"z" * 5000, "w" * 70_000]
+    q.extend(values)
+    assert [q.popleft() for _ in values] == values
+    q.extend(values)
+    assert [q.pop() if n % 2 else q.pop(-1) for n in range(len(values))] == values[::-1]
+    for empty in (q.pop, q.popleft):
+        with pytest.raises(IndexError):
+            empty()
+    for index in (0, 1, "x"):
+        with pytest.raises(TypeError):
+            q.pop(index)  # type: ignore[arg-type]
+
+
+def test_pop_of_another_type_stays(open_pool: OpenPool) -> None:
+    """A value that is not of the deque's type is not popped."""
+    pool = open_pool()
+    pool.deque("q").append("text")
+    typed = pool.deque("q", type=int)
+    for pop in (typed.pop, typed.popleft):
+        with pytest.raises(pmlog.DecodeError):
+            pop()
+    assert list(pool.deque("q")) == ["text"]
+
+
+def test_get_many(open_pool: OpenPool) -> None:
+    """Many keys of every kind, there or not, with values of every length."""
+    d = open_pool(log_size="8MiB").dict("d")
+    wanted = {"a": 1, b"b": b"", 3: b"x" * 300_000, ("t", 1): None, 1 << 63: "y" * 5000}
+    d.update(wanted)
+    keys = [*wanted, "missing", *wanted]
+    assert d.get_many(keys, default=7) == [*wanted.values(), 7, *wanted.values()]
+    assert d.get_many(iter([])) == []
+    assert d.get_many(["no"] * 3) == [None] * 3
+    with pytest.raises(pmlog.EncodeError):
+        d.get_many([object()])
+
+
 def test_refused_arguments(open_pool: OpenPool) -> None:
     """What cannot be stored is refused, and nothing has changed."""
     pool = open_pool()
@@ -132,6 +172,7 @@ def test_waits_for_another_threads_transaction(open_pool: OpenPool) -> None:
         lambda: d["n"], lambda: d.get("n"), lambda: "n" in d, lambda: d.__setitem__("m", 1),
         lambda: q.append(1), lambda: q.appendleft(0), lambda: r.write(0, b"1"),
         lambda: r.read(0, 1), lambda: d.update(k=1), lambda: d.pop("k"),
+        lambda: d.get_many(["n", "m"]), q.pop, q.popleft,
     ]  # fmt: skip
     for use in uses:
         begun = threading.Event()

@@ -207,13 +207,14 @@ PyTypeObject fast_handle_type = {
 
 PyObject *fast_container_bind(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
     struct fast_container *self = (struct fast_container *)object;
-    if (count != 3 || !PyObject_TypeCheck(arguments[0], &fast_handle_type)) {
-        PyErr_SetString(PyExc_TypeError, "_bind(handle, decode, plain_bytes)");
+    if (count != 4 || !PyObject_TypeCheck(arguments[0], &fast_handle_type)) {
+        PyErr_SetString(PyExc_TypeError, "_bind(handle, decode, plain_bytes, untyped)");
         return NULL;
     }
-    int plain = PyObject_IsTrue(arguments[2]);
-    if (plain < 0) return NULL;
+    int plain = PyObject_IsTrue(arguments[2]), untyped = PyObject_IsTrue(arguments[3]);
+    if (plain < 0 || untyped < 0) return NULL;
     self->plain_bytes = plain;
+    self->untyped = untyped;
     Py_INCREF(arguments[0]);
     Py_XSETREF(self->handle, (struct fast_handle *)arguments[0]);
     Py_CLEAR(self->decode);

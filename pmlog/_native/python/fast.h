@@ -60,6 +60,7 @@ struct fast_container {
     struct fast_handle *handle;
     PyObject *decode;         /* of MessagePack; NULL: values are left to Python */
     bool plain_bytes;         /* values that are bytes need no decoding */
+    bool untyped;             /* decoding cannot fail for a value that was stored here */
 };
 
 struct fast_bytes {           /* a key or value as the engine takes it */
@@ -72,6 +73,15 @@ struct fast_bytes {           /* a key or value as the engine takes it */
 extern PyTypeObject fast_core_type, fast_handle_type, fast_transaction_type;
 extern PyTypeObject fast_dict_type, fast_deque_type, fast_region_type;
 extern PyMethodDef fast_pack_method;
+
+/* Bytes that grow: keys or values one behind the other, or their words. */
+struct fast_column {
+    char *data;
+    size_t size, capacity;
+};
+bool fast_put(struct fast_column *bytes, struct fast_column *words, PyObject *encode,
+              PyObject *object, bool is_key); /* false: an error is set */
+void fast_drop(struct fast_column *column);
 
 bool fast_key(PyObject *key, struct fast_bytes *out);     /* false: leave it to Python */
 bool fast_value(PyObject *value, struct fast_bytes *out); /* the same */
@@ -90,6 +100,6 @@ void fast_container_dealloc(PyObject *self);
 extern PyMemberDef fast_container_members[];
 #define FAST_BIND \
     {"_bind", (PyCFunction)(void (*)(void))fast_container_bind, METH_FASTCALL, \
-     "_bind(handle, decode, plain_bytes): say what container this is."}
+     "_bind(handle, decode, plain_bytes, untyped): say what container this is."}
 
 #endif

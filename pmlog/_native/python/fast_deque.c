@@ -24,7 +24,53 @@ static PyObject *append(PyObject *object, PyObject *value) { return push(object,
 
 static PyObject *append_left(PyObject *object, PyObject *value) { return push(object, value, 1); }
 
+static PyObject *take(PyObject *object, int left) {
+    struct fast_container *self = (struct fast_container *)object;
+    char buffer[FAST_BYTES];
+    int64_t word = PML_E_BUSY;
+    if (self->handle && self->untyped) { /* else a value that cannot be decoded has to stay */
+        struct fast_handle *handle = self->handle;
+        FAST_CALL(handle->pool, 0, word,
+                  pml_deque_pop(handle->container, left, buffer, sizeof buffer));
+        if (word > 0 && (uint64_t)word >> 8 <= sizeof buffer) {
+            handle->version++;
+            PyObject *value = fast_decode(self, buffer, word);
+            if (value || PyErr_Occurred()) return value;
+            return PyObject_CallMethod(object, "_decode", "y#K", buffer, (Py_ssize_t)(word >> 8),
+                                       (unsigned long long)word);
+        }
+        if (word == PML_E_MISSING || word == 0) {
+            PyErr_SetString(PyExc_IndexError, "pop from an empty deque");
+            return NULL;
+        }
+        if (word < 0 && !fast_is_retried(word) && word != PML_E_BUFFER)
+            return fast_fail(self, word);
+    }
+    return PyObject_CallMethod(object, "_pop", "i", left);
+}
+
+static PyObject *pop_left(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return take(object, 1);
+}
+
+static PyObject *pop(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    if (count > 1 ||
+        (count == 1 && !(PyLong_Check(arguments[0]) && PyLong_AsLong(arguments[0]) == -1))) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError,
+                            "a deque pops at its ends only; use del for the middle");
+        return NULL;
+    }
+    PyErr_Clear();
+    return take(object, 0);
+}
+
 static PyMethodDef methods[] = {
+    {"pop", (PyCFunction)(void (*)(void))pop, METH_FASTCALL,
+     "pop($self, index=-1, /)\n--\n\nRemove the value at the right end and return it."},
+    {"popleft", pop_left, METH_NOARGS,
+     "popleft($self, /)\n--\n\nRemove the value at the left end and return it."},
     FAST_BIND,
     {"append", append, METH_O, "append($self, value, /)\n--\n\nAdd a value at the right end."},
     {"appendleft", append_left, METH_O,

@@ -90,7 +90,99 @@ static int contains(PyObject *object, PyObject *key) {
     return truth;
 }
 
+/* ---- many keys ---- */
+
+#define FIRST_BYTES 64u /* room for each value, at first */
+#define MANY_BYTES_MAX (1ull << 40)
+
+static bool put_keys(struct fast_column *keys, struct fast_column *words, PyObject *names,
+                     PyObject *encode_key) {
+    PyObject *iterator = PyObject_GetIter(names), *name;
+    bool good = iterator != NULL;
+    while (good && (name = PyIter_Next(iterator))) {
+        good = fast_put(keys, words, encode_key, name, true);
+        Py_DECREF(name);
+    }
+    Py_XDECREF(iterator);
+    return good && !PyErr_Occurred();
+}
+
+/* Values of all keys at one instant; < 0: the engine's answer. */
+static int64_t fetch(struct fast_handle *handle, const struct fast_column *keys,
+                     const struct fast_column *words, struct fast_column *values,
+                     struct fast_column *found) {
+    size_t count = words->size / 8;
+    size_t capacity = count * FIRST_BYTES + FAST_BYTES;
+    int64_t used = PML_E_MEMORY;
+    for (;;) { /* ends: the values have a size */
+        char *to = PyMem_Realloc(values->data, capacity);
+        char *lengths = PyMem_Realloc(found->data, words->size);
+        if (to) values->data = to;
+        if (lengths) found->data = lengths;
+        if (!to || !lengths) return PML_E_MEMORY;
+        FAST_CALL(handle->pool, 0, used,
+                  pml_dict_get_many(handle->container, count, keys->data,
+                                    (const uint64_t *)(const void *)words->data, to, capacity,
+                                    (uint64_t *)(void *)lengths));
+        if (used != PML_E_BUFFER || capacity > MANY_BYTES_MAX) return used;
+        capacity *= 4;
+    }
+}
+
+static PyObject *listed(PyObject *object, const struct fast_column *values,
+                        const struct fast_column *found, size_t count, PyObject *instead) {
+    struct fast_container *self = (struct fast_container *)object;
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    const char *at = values->data;
+    for (size_t i = 0; list && i < count; i++) {
+        uint64_t word;
+        memcpy(&word, found->data + 8 * i, 8);
+        PyObject *value = instead;
+        if (word) {
+            value = fast_decode(self, at, (int64_t)word);
+            if (!value && !PyErr_Occurred())
+                value = PyObject_CallMethod(object, "_decode", "y#K", at, (Py_ssize_t)(word >> 8),
+                                            (unsigned long long)word);
+            at += word >> 8;
+        } else {
+            Py_INCREF(value);
+        }
+        if (!value) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
+    }
+    return list;
+}
+
+static PyObject *get_many(PyObject *object, PyObject *arguments) {
+    struct fast_container *self = (struct fast_container *)object;
+    PyObject *names, *instead, *encode_key;
+    if (!PyArg_ParseTuple(arguments, "OOO", &names, &instead, &encode_key)) return NULL;
+    struct fast_column keys = {0}, words = {0}, values = {0}, found = {0};
+    PyObject *list = NULL;
+    int64_t used = 0;
+    if (put_keys(&keys, &words, names, encode_key)) {
+        if (words.size && self->handle) used = fetch(self->handle, &keys, &words, &values, &found);
+        if (used >= 0)
+            list = listed(object, &values, &found, words.size / 8, instead);
+        else if (used == PML_E_BUSY)
+            list =
+                (Py_INCREF(Py_None), Py_None); /* another thread's transaction is open: ask again */
+        else
+            fast_fail(self, used);
+    }
+    fast_drop(&keys);
+    fast_drop(&words);
+    fast_drop(&values);
+    fast_drop(&found);
+    return list;
+}
+
 static PyMethodDef methods[] = {
+    {"_get_many", get_many, METH_VARARGS,
+     "_get_many(keys, default, encode_key): a list, or None: the pool is busy."},
     FAST_BIND,
     {"get", (PyCFunction)(void (*)(void))get, METH_FASTCALL | METH_KEYWORDS,
      "get($self, key, default=None)\n--\n\n"

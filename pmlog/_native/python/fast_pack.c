@@ -1,12 +1,7 @@
 /* Many keys and values into the columns that the engine's bulk calls take. */
 #include "fast.h"
 
-struct column { /* bytes that grow */
-    char *data;
-    size_t size, capacity;
-};
-
-static bool put(struct column *column, const void *data, size_t size) {
+static bool put(struct fast_column *column, const void *data, size_t size) {
     if (column->size + size > column->capacity) {
         size_t wanted = column->capacity ? 2 * column->capacity : 4096;
         while (wanted < column->size + size) wanted *= 2;
@@ -23,14 +18,15 @@ static bool put(struct column *column, const void *data, size_t size) {
     return true;
 }
 
-static bool put_packed(struct column *bytes, struct column *words, struct fast_bytes *packed) {
+static bool put_packed(struct fast_column *bytes, struct fast_column *words,
+                       struct fast_bytes *packed) {
     bool done = put(bytes, packed->data, packed->word >> 8) && put(words, &packed->word, 8);
     fast_done(packed);
     return done;
 }
 
 /* What the fast way does not know, by Python's: `encode` answers (bytes, word). */
-static bool put_slowly(struct column *bytes, struct column *words, PyObject *encode,
+static bool put_slowly(struct fast_column *bytes, struct fast_column *words, PyObject *encode,
                        PyObject *object) {
     if (PyErr_Occurred()) return false;
     PyObject *pair = PyObject_CallOneArg(encode, object);
@@ -51,26 +47,31 @@ static bool put_slowly(struct column *bytes, struct column *words, PyObject *enc
     return good;
 }
 
-static bool pack_pair(struct column columns[4], PyObject *item, PyObject *encode_key,
+bool fast_put(struct fast_column *bytes, struct fast_column *words, PyObject *encode,
+              PyObject *object, bool is_key) {
+    struct fast_bytes packed;
+    return (is_key ? fast_key(object, &packed) : fast_value(object, &packed))
+               ? put_packed(bytes, words, &packed)
+               : put_slowly(bytes, words, encode, object);
+}
+
+void fast_drop(struct fast_column *column) {
+    PyMem_Free(column->data);
+    *column = (struct fast_column){0};
+}
+
+static bool pack_pair(struct fast_column columns[4], PyObject *item, PyObject *encode_key,
                       PyObject *encode_value) {
     PyObject *pair = PySequence_Fast(item, "update() takes a mapping, or pairs of key and value");
     if (!pair) return false;
-    struct fast_bytes packed;
     bool good = PySequence_Fast_GET_SIZE(pair) == 2;
     if (!good)
         PyErr_Format(PyExc_ValueError, "an element of length %zd; 2 is required",
                      PySequence_Fast_GET_SIZE(pair));
-    if (good) {
-        PyObject *key = PySequence_Fast_GET_ITEM(pair, 0);
-        good = fast_key(key, &packed) ? put_packed(&columns[0], &columns[1], &packed)
-                                      : put_slowly(&columns[0], &columns[1], encode_key, key);
-    }
-    if (good) {
-        PyObject *value = PySequence_Fast_GET_ITEM(pair, 1);
-        good = fast_value(value, &packed)
-                   ? put_packed(&columns[2], &columns[3], &packed)
-                   : put_slowly(&columns[2], &columns[3], encode_value, value);
-    }
+    good =
+        good &&
+        fast_put(&columns[0], &columns[1], encode_key, PySequence_Fast_GET_ITEM(pair, 0), true) &&
+        fast_put(&columns[2], &columns[3], encode_value, PySequence_Fast_GET_ITEM(pair, 1), false);
     Py_DECREF(pair);
     return good;
 }
@@ -81,7 +82,7 @@ static PyObject *pack(PyObject *module, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "OOO", &pairs, &encode_key, &encode_value)) return NULL;
     PyObject *iterator = PyObject_GetIter(pairs);
     if (!iterator) return NULL;
-    struct column columns[4] = {{0}};
+    struct fast_column columns[4] = {{0}};
     Py_ssize_t count = 0;
     PyObject *item, *result = NULL;
     bool good = true;
@@ -97,7 +98,7 @@ static PyObject *pack(PyObject *module, PyObject *arguments) {
                                (Py_ssize_t)columns[1].size, columns[2].data ? columns[2].data : "",
                                (Py_ssize_t)columns[2].size, columns[3].data ? columns[3].data : "",
                                (Py_ssize_t)columns[3].size);
-    for (size_t i = 0; i < 4; i++) PyMem_Free(columns[i].data);
+    for (size_t i = 0; i < 4; i++) fast_drop(&columns[i]);
     return result;
 }
 
