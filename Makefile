@@ -15,8 +15,10 @@ VALGRIND ?= valgrind;--quiet;--error-exitcode=99;--leak-check=full;--errors-for-
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
-# Seconds that each soak test may take.
+# How long each soak test may take: seconds, or 30m, 2h.
 TIME ?= 600
+SOAK_S = $(shell awk 'BEGIN { if ("$(TIME)" !~ /^[0-9]+[smh]?$$/) exit 1; unit = substr("$(TIME)", length("$(TIME)")); \
+    print "$(TIME)" * (unit == "h" ? 3600 : unit == "m" ? 60 : 1) }' </dev/null)
 # libpmemobj1: medium "pmemobj".  libpmemobj-dev: its headers, for the C peer of the benchmarks.
 # pmdk-tools: pmempool, which checks pools that the medium made.
 SYSTEM_PACKAGES ?= gcc libc6-dev libpmemobj1 libpmemobj-dev pmdk-tools valgrind
@@ -98,11 +100,15 @@ $(STAMP)-%: pyproject.toml | $(STAMP)-dev
 
 # ---- check ---------------------------------------------------------------------------------
 
-# Configure and build the native tests in folder $(1) with the options $(2), then run them.
-define native
+# Configure and build the native tests in folder $(1) with the options $(2); then run them.
+define native_build
 	cmake -G Ninja -S pmlog/_native -B "$(1)" --log-level=WARNING -DPML_EXTENSION=OFF \
 	    -DPML_NATIVE_TESTS=ON -DPML_WERROR=ON -DPML_TESTING=$(NATIVE_TESTING) $(2)
 	cmake --build "$(1)" -j $(JOBS) -- --quiet
+endef
+
+define native
+	$(call native_build,$(1),$(2))
 	ctest --test-dir "$(1)" -j $(JOBS) --output-on-failure --no-tests=error
 endef
 
@@ -160,8 +166,11 @@ test: ## Everything a change must pass; sets up what it needs
 check: lint types analyze sanitize valgrind ## All checks that run no Python test
 
 .PHONY: soak
-soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=seconds
-	HYPOTHESIS_PROFILE=soak PMLOG_SOAK_S=$(TIME) $(PY) -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
+soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=30m
+	@[ -n "$(SOAK_S)" ] || { echo "make soak: TIME=$(TIME) is no time: say 600, 30m or 2h" >&2; exit 1; }
+	$(call native_build,$(NATIVE),)
+	PMLOG_CRASH_SECONDS=$(SOAK_S) "$(NATIVE)/test_crash"
+	HYPOTHESIS_PROFILE=soak PMLOG_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 
 # ---- see -----------------------------------------------------------------------------------
 

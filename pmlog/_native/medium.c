@@ -158,6 +158,13 @@ static int extend_maps(struct pml_pool *pool, uint64_t bytes) {
     return st;
 }
 
+/* The files' new size is durable before the record that needs it: a reader of a pool that nobody has
+ * recovered yet cannot make room, and would find that the image is shorter than the log says.  On
+ * direct access nothing else makes it durable at all. */
+static bool growth_is_synced(const struct pml_pool *pool) {
+    return pool->domain == PML_DOMAIN_PAGE || on_direct_access(pool);
+}
+
 /* Room first (the only step that fails for good reasons), then the mappings.  Nothing points at the
  * new bytes until the transaction that grows the heap commits; a crash in between leaves a file
  * that is longer than it need be. */
@@ -175,8 +182,7 @@ int pml_medium_grow(struct pml_pool *pool, uint64_t bytes) {
             st = pml_reserve_space(pool->image_fd, pool->image_offset + pool->file_bytes,
                                    bytes - pool->file_bytes, "image");
         if (st != PML_OK) return st;
-        /* On direct access nothing else makes the files' new size durable. */
-        if (on_direct_access(pool) && (fsync(pool->image_fd) != 0 || fsync(pool->sums_fd) != 0))
+        if (growth_is_synced(pool) && (fsync(pool->image_fd) != 0 || fsync(pool->sums_fd) != 0))
             return pml_fail_io(errno, "cannot make the image's new size durable");
         pool->file_bytes = bytes;
     }

@@ -9,7 +9,8 @@
  *                 any subset of aligned 8-byte units
  *   MODEL_PAGES   page: what was stored before a drain of its files is there; of all other pages of
  *                 4 KiB any, each as it stood at some moment since, torn at 512 bytes
- * A file that grew since its last drain may have its old size or its new one.  The drain of the log
+ * A file that grew since its last drain may have its old size or its new one, until the engine has
+ * synced that.  The drain of the log
  * says nothing about image and sums, nor the other way round, though the hardware would.
  *
  * For each image: the pool opens; its state is that after a transaction j, durable <= j <= begun;
@@ -18,14 +19,10 @@
 #ifndef PML_TEST_EXPLORE_H
 #define PML_TEST_EXPLORE_H
 
-#include <fcntl.h>
-#include <sys/mman.h>
-
-#include "model.h"
 #include "record.h"
 
-#define IMAGE_ROOM (4 * MIB)
 #define NESTED_MAX 60u    /* images of cuts inside one recovery */
+#define DEPTH_MAX 2       /* a recovery of a cut inside a recovery is cut too */
 
 enum fault_model { MODEL_KILLED, MODEL_ORDER, MODEL_UNITS, MODEL_PAGES, MODELS };
 static const char *const fault_model_names[MODELS] = {"killed", "order", "units", "pages"};
@@ -56,18 +53,16 @@ struct explorer {
     struct random random;
     uint64_t trials;           /* images that were opened */
     uint64_t limit;            /* … at most */
-    uint64_t nested;           /* of them, cuts inside a recovery */
+    uint64_t nested[DEPTH_MAX]; /* of them, cuts inside a recovery, inside that one's recovery */
+    int depth;                 /* recoveries that we are inside of */
+    size_t from;               /* cuts begin at this event: those before were another program's */
     uint64_t repeated;         /* images met before, not opened again */
     double deadline;
     uint64_t samples;          /* random subsets a cut */
     bool canary;               /* a failure is what we are after */
     const char *failure;       /* NULL: none yet */
     char failure_text[512];
-    /* the trial's files, mapped; they equal `base` between trials */
-    int fd[FILES];
-    char *map[FILES];
-    uint64_t size[FILES];
-    char path[256];
+    struct memory *m;          /* the trial's files; they equal `base` between trials */
     struct hash_set seen;      /* of (contents, durable) */
     struct hash_set distinct;  /* of contents */
 };
@@ -111,9 +106,8 @@ static inline uint64_t hash_range(const char *bytes, uint32_t file, uint64_t off
 }
 
 static inline void content_make(struct content *c) {
-    static const uint64_t room[FILES] = {PML_RING_OFFSET + 256 * KIB, IMAGE_ROOM, 64 * KIB};
     for (int f = 0; f < FILES; f++) {
-        c->bytes[f] = calloc(1, room[f]);
+        c->bytes[f] = calloc(1, file_room[f]);
         CHECK(c->bytes[f]);
         c->size[f] = 0;
     }
@@ -148,56 +142,23 @@ static inline void content_store(struct content *c, uint32_t file, uint64_t offs
 
 /* ---- the trial's files ---- */
 
-static inline void trial_resize(struct explorer *x, int file, uint64_t size) {
-    if (x->size[file] == size) return;
-    CHECK(ftruncate(x->fd[file], (off_t)size) == 0);
-    x->size[file] = size;
-}
-
-static inline void trial_make(struct explorer *x, int number) {
-    static const char *const names[FILES] = {"log", "image", "sums"};
-    static const uint64_t room[FILES] = {PML_RING_OFFSET + 256 * KIB, IMAGE_ROOM, 64 * KIB};
-    char name[32];
-    snprintf(name, sizeof name, "trial-%d", number);
-    snprintf(x->path, sizeof x->path, "%s", scratch_path(name));
-    CHECK(mkdir(x->path, 0777) == 0);
+static inline void memory_load(struct memory *m, const struct content *content) {
     for (int f = 0; f < FILES; f++) {
-        char path[300];
-        snprintf(path, sizeof path, "%s/%s", x->path, names[f]);
-        x->fd[f] = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        CHECK(x->fd[f] >= 0);
-        x->map[f] = mmap(NULL, room[f], PROT_READ | PROT_WRITE, MAP_SHARED, x->fd[f], 0);
-        CHECK(x->map[f] != MAP_FAILED);
-        x->size[f] = 0;
+        memory_resize(m, f, content->size[f]);
+        memcpy(m->map[f], content->bytes[f], content->size[f]);
     }
+    m->has_control = false;
 }
 
 static inline void trial_load(struct explorer *x, const struct content *base) {
-    for (int f = 0; f < FILES; f++) {
-        trial_resize(x, f, base->size[f]);
-        memcpy(x->map[f], base->bytes[f], base->size[f]);
-    }
+    memory_load(x->m, base);
 }
 
 static inline void trial_restore(struct explorer *x, const struct content *base, uint32_t file,
                                  uint64_t offset, uint64_t length) {
     if (offset >= base->size[file]) return; /* gone with the file's end */
     length = pml_min64(length, base->size[file] - offset);
-    memcpy(x->map[file] + offset, base->bytes[file] + offset, length);
-}
-
-static inline void trial_control(struct explorer *x, const struct pml_control *control) {
-    char path[300];
-    snprintf(path, sizeof path, "%s/control", x->path);
-    if (!control) {
-        unlink(path);
-        return;
-    }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    CHECK(fd >= 0);
-    CHECK(pwrite(fd, control, sizeof *control, 0) == (ssize_t)sizeof *control);
-    CHECK(ftruncate(fd, PML_PAGE) == 0);
-    close(fd);
+    memcpy(x->m->map[file] + offset, base->bytes[file] + offset, length);
 }
 
 /* ---- one image ---- */
@@ -247,11 +208,11 @@ static inline const char *checker_finds_faults(struct explorer *x, uint64_t low,
      * published yet is nobody's promise. */
     if (dead && x->fault == MODEL_KILLED && low) low--;
     struct pml_options options =
-        small_pool(fault_model_domain[x->fault], PML_OPEN_READ_ONLY);
+        crash_pool(fault_model_domain[x->fault], PML_OPEN_READ_ONLY);
     struct pml_pool *pool;
     struct pml_fault fault;
     const char *wrong = NULL;
-    int st = pml_open(x->path, &options, &pool);
+    int st = pml_open(x->m->path, &options, &pool);
     if (st == PML_E_NOT_FOUND && dead && low == 0) return NULL; /* not formatted yet */
     if (st != PML_OK) return fail_trial(x, "no open for reading", low, high, txn);
     if (dead) wrong = state_is_wrong(x, pool, low, high, &txn);
@@ -305,32 +266,32 @@ static inline const char *after_is_lost(struct explorer *x, struct pml_pool *poo
 }
 
 static void explore(struct explorer *x, const struct content *base, const struct tape *tape,
-                    bool nested, uint64_t only);
+                    uint64_t only);
 
 /* The trial's files hold the image; on return they hold whatever recovery made of it. */
 static inline void trial(struct explorer *x, uint64_t low, uint64_t high,
                          const struct pml_control *control, bool nest) {
-    struct pml_options options = small_pool(fault_model_domain[x->fault], 0);
+    struct pml_options options = crash_pool(fault_model_domain[x->fault], 0);
     struct pml_pool *pool = NULL;
     uint64_t txn = 0;
     const char *wrong = NULL;
     struct content before = {.hash = 0};
     struct tape tape = {.count = 0};
     x->trials++;
-    trial_control(x, control);
+    memory_control(x->m, control);
     recorder.tape = NULL;
     if (x->trials % 4 == 0)
         wrong = checker_finds_faults(x, low, high, 0, true);
     if (nest) {
         content_make(&before);
         for (int f = 0; f < FILES; f++) {
-            before.size[f] = x->size[f];
-            memcpy(before.bytes[f], x->map[f], x->size[f]);
+            before.size[f] = x->m->size[f];
+            memcpy(before.bytes[f], x->m->map[f], x->m->size[f]);
         }
         content_hash(&before);
         recorder.tape = &tape;
     }
-    if (!wrong && pml_open(x->path, &options, &pool) != PML_OK)
+    if (!wrong && pml_open(x->m->path, &options, &pool) != PML_OK)
         wrong = fail_trial(x, "the pool does not open", low, high, 0);
     recorder.tape = NULL;
     if (pool) {
@@ -347,9 +308,9 @@ static inline void trial(struct explorer *x, uint64_t low, uint64_t high,
         pool = NULL;
     }
     if (!wrong) {
-        trial_control(x, NULL); /* this time the power fails */
+        memory_control(x->m, NULL); /* this time the power fails */
         options.flags |= x->trials % 2 ? PML_OPEN_READ_ONLY : 0u;
-        if (pml_open(x->path, &options, &pool) != PML_OK) {
+        if (pml_open(x->m->path, &options, &pool) != PML_OK) {
             wrong = fail_trial(x, "the pool does not open a second time", low, high, txn);
         } else {
             wrong = after_is_lost(x, pool, txn);
@@ -361,9 +322,14 @@ static inline void trial(struct explorer *x, uint64_t low, uint64_t high,
         /* Cuts inside the recovery that this image needed: they come out at the same transaction. */
         if (!wrong && low && tape.count) {
             uint64_t limit = x->limit;
-            x->limit = pml_min64(limit, x->trials + NESTED_MAX);
+            size_t from = x->from;
+            x->limit = pml_min64(limit, x->trials + (x->depth ? NESTED_MAX / 3 : NESTED_MAX));
+            x->from = 0;
+            x->depth++;
             trial_load(x, &before);
-            explore(x, &before, &tape, true, txn);
+            explore(x, &before, &tape, txn);
+            x->depth--;
+            x->from = from;
             x->limit = limit;
         }
         content_free(&before);
@@ -375,34 +341,35 @@ static inline bool enough(const struct explorer *x) {
     return x->failure || x->trials >= x->limit || test_now_s() > x->deadline;
 }
 
-/* Which transactions may be the last one when the first `at` events have happened. */
-static inline void allowed(const struct explorer *x, size_t at, uint64_t only, uint64_t *low,
-                           uint64_t *high) {
-    *low = *high = only;
-    for (size_t i = 0; !only && i < x->history->count; i++) {
-        const struct commit *c = &x->history->commits[i];
-        if (c->returned <= at) *low = c->txn;
-        if (c->begun < at) *high = c->txn;
-    }
+/* Which transactions may be the last one when the first `at` events of the tape have happened, all
+ * that came before event number `at` included. */
+static inline void allowed(const struct explorer *x, const struct tape *t, size_t at, uint64_t only,
+                           uint64_t *low, uint64_t *high) {
+    bool killed = x->fault == MODEL_KILLED;
+    uint64_t told = 0;
+    if (!killed && t->control_count)
+        told = t->controls[at < t->count ? t->events[at].control : t->control_count - 1].txn_durable;
+    model_seen(x->history, at, killed, told, low, high);
+    if (only) *low = *high = only;
 }
 
 /* Some pieces of the pending ones, each with some of its words, on top of `base`. */
 static inline void try_image(struct explorer *x, const struct content *base,
                              const struct piece *pieces, const uint8_t *masks, size_t count,
                              uint64_t image_bytes, uint64_t low, uint64_t high,
-                             const struct pml_control *control, bool nested) {
+                             const struct pml_control *control) {
     if (enough(x)) return;
     uint64_t size = base->size[FILE_IMAGE], hash = base->hash;
     for (size_t i = 0; i < count; i++)
         if (masks[i] && pieces[i].file == FILE_IMAGE && pieces[i].offset + pieces[i].size > size)
             size = image_bytes;
     if (size < image_bytes && random_below(&x->random, 2)) size = image_bytes;
-    trial_resize(x, FILE_IMAGE, base->size[FILE_IMAGE]);
-    trial_resize(x, FILE_IMAGE, size);
+    memory_resize(x->m, FILE_IMAGE, base->size[FILE_IMAGE]);
+    memory_resize(x->m, FILE_IMAGE, size);
     for (size_t i = 0; i < count; i++) {
         const struct piece *p = &pieces[i];
         if (!masks[i]) continue;
-        char *map = x->map[p->file];
+        char *map = x->m->map[p->file];
         hash ^= hash_range(map, p->file, p->offset, p->size);
         for (uint64_t at = p->offset; at < p->offset + p->size;) {
             uint64_t next = pml_min64((at & ~7ull) + 8, p->offset + p->size);
@@ -417,8 +384,9 @@ static inline void try_image(struct explorer *x, const struct content *base,
     hash_set_add(&x->distinct, hash);
     recorder.dirty_count = 0;
     if (hash_set_add(&x->seen, mix64(mix64(hash ^ control_hash) ^ low))) {
-        bool nest = !nested && !x->canary && x->trials % 97 == 11;
-        x->nested += nested;
+        bool nest = !x->canary && x->depth < DEPTH_MAX &&
+                    (x->depth ? x->trials % 31 == 7 : x->trials % 97 == 11);
+        if (x->depth) x->nested[x->depth - 1]++;
         trial(x, low, high, control, nest);
         if (nest) {
             trial_load(x, base);
@@ -429,10 +397,7 @@ static inline void try_image(struct explorer *x, const struct content *base,
         x->repeated++;
     }
     /* back to `base` */
-    struct stat st;
-    CHECK(fstat(x->fd[FILE_IMAGE], &st) == 0);
-    x->size[FILE_IMAGE] = (uint64_t)st.st_size;
-    trial_resize(x, FILE_IMAGE, base->size[FILE_IMAGE]);
+    memory_resize(x->m, FILE_IMAGE, base->size[FILE_IMAGE]);
     for (size_t i = 0; i < count; i++)
         if (masks[i]) trial_restore(x, base, pieces[i].file, pieces[i].offset, pieces[i].size);
     for (size_t i = 0; i < recorder.dirty_count; i++)
@@ -449,12 +414,10 @@ struct cut {
     uint8_t *masks;
     size_t count;
     uint64_t image_bytes, low, high;
-    bool nested;
 };
 
 static inline void try_masks(struct cut *c) {
-    try_image(c->x, c->base, c->pieces, c->masks, c->count, c->image_bytes, c->low, c->high, NULL,
-              c->nested);
+    try_image(c->x, c->base, c->pieces, c->masks, c->count, c->image_bytes, c->low, c->high, NULL);
 }
 
 static inline uint8_t words_of(const struct piece *p) {
@@ -594,14 +557,14 @@ static inline void pending_drain(struct explorer *x, struct pending *p, struct c
     size_t kept = 0;
     if (e->file != FILE_LOG && base->size[FILE_IMAGE] < e->image_bytes) {
         base->size[FILE_IMAGE] = e->image_bytes;
-        trial_resize(x, FILE_IMAGE, e->image_bytes);
+        memory_resize(x->m, FILE_IMAGE, e->image_bytes);
     }
     for (size_t i = 0; i < p->count; i++) {
         const struct piece piece = p->pieces[i];
         bool covered = (piece.file == FILE_LOG) == (e->file == FILE_LOG);
         if (covered && (piece.flushed || x->fault == MODEL_PAGES)) {
             content_store(base, piece.file, piece.offset, piece.bytes, piece.size);
-            memcpy(x->map[piece.file] + piece.offset, piece.bytes, piece.size);
+            memcpy(x->m->map[piece.file] + piece.offset, piece.bytes, piece.size);
         } else {
             p->pieces[kept++] = piece;
         }
@@ -610,7 +573,7 @@ static inline void pending_drain(struct explorer *x, struct pending *p, struct c
 }
 
 static inline void explore_subsets(struct explorer *x, struct content *base,
-                                   const struct tape *tape, bool nested, uint64_t only) {
+                                   const struct tape *tape, uint64_t only) {
     struct pending pending = {.count = 0};
     uint8_t *masks = NULL;
     size_t mask_capacity = 0;
@@ -618,7 +581,8 @@ static inline void explore_subsets(struct explorer *x, struct content *base,
         const struct event *e = at < tape->count ? &tape->events[at] : NULL;
         /* What can be pending between two drains is pending before the second: cut there, and now
          * and then elsewhere. */
-        if (!e || e->kind == EVENT_DRAIN || random_below(&x->random, 12) == 0) {
+        if (at >= x->from &&
+            (!e || e->kind == EVENT_DRAIN || random_below(&x->random, 12) == 0)) {
             TAPE_ROOM(masks, mask_capacity, pending.count + 1);
             struct cut cut = {.x = x,
                               .base = base,
@@ -626,10 +590,9 @@ static inline void explore_subsets(struct explorer *x, struct content *base,
                               .masks = masks,
                               .count = pending.count,
                               .image_bytes = at ? tape->events[at - 1].image_bytes
-                                                : base->size[FILE_IMAGE],
-                              .nested = nested};
+                                                : base->size[FILE_IMAGE]};
             cut.image_bytes = pml_max64(cut.image_bytes, base->size[FILE_IMAGE]);
-            allowed(x, at, only, &cut.low, &cut.high);
+            allowed(x, tape, at, only, &cut.low, &cut.high);
             if (x->fault == MODEL_PAGES)
                 cut_pages(&cut);
             else
@@ -639,6 +602,10 @@ static inline void explore_subsets(struct explorer *x, struct content *base,
         if (e->kind == EVENT_STORE) pending_add(&pending, tape, e);
         if (e->kind == EVENT_FLUSH) pending_flush(&pending, e);
         if (e->kind == EVENT_DRAIN) pending_drain(x, &pending, base, e);
+        if (e->kind == EVENT_GROWN && base->size[FILE_IMAGE] < e->image_bytes) {
+            base->size[FILE_IMAGE] = e->image_bytes;
+            memory_resize(x->m, FILE_IMAGE, e->image_bytes);
+        }
     }
     free(masks);
     free(pending.pieces);
@@ -646,14 +613,11 @@ static inline void explore_subsets(struct explorer *x, struct content *base,
 
 /* In order, each store whole, and cut somewhere inside. */
 static inline void explore_prefixes(struct explorer *x, struct content *base,
-                                    const struct tape *tape, bool nested, uint64_t only) {
+                                    const struct tape *tape, uint64_t only) {
     bool killed = x->fault == MODEL_KILLED;
     for (size_t at = 0; at <= tape->count && !enough(x); at++) {
         uint64_t low, high;
-        allowed(x, at, only, &low, &high);
-        if (killed && !only) /* here it is known exactly which records are whole */
-            for (size_t i = 0; i < x->history->count; i++)
-                if (x->history->commits[i].whole <= at) low = x->history->commits[i].txn;
+        allowed(x, tape, at, only, &low, &high);
         const struct pml_control *control = NULL;
         if (killed && tape->control_count) {
             /* The words changed at some moment between this store and the next. */
@@ -665,18 +629,19 @@ static inline void explore_prefixes(struct explorer *x, struct content *base,
         uint64_t image_bytes = e ? e->image_bytes : base->size[FILE_IMAGE];
         if (image_bytes > base->size[FILE_IMAGE]) {
             base->size[FILE_IMAGE] = image_bytes;
-            trial_resize(x, FILE_IMAGE, image_bytes);
+            memory_resize(x->m, FILE_IMAGE, image_bytes);
         }
-        if (!at || tape->events[at - 1].kind == EVENT_STORE || !e)
-            try_image(x, base, NULL, NULL, 0, image_bytes, low, high, control, nested);
+        bool here = at >= x->from;
+        if (here && (!at || tape->events[at - 1].kind == EVENT_STORE || !e))
+            try_image(x, base, NULL, NULL, 0, image_bytes, low, high, control);
         if (!e) break;
         if (e->kind != EVENT_STORE) continue;
         if (control) control = &tape->controls[e->control]; /* as they are when the store begins */
-        allowed(x, at + 1, only, &low, &high);
-        if (killed && !only)
-            for (size_t i = 0; i < x->history->count; i++)
-                if (x->history->commits[i].whole <= at) low = x->history->commits[i].txn;
-        for (int n = 0; n < 2 && e->length > 1; n++) {
+        /* Begun, perhaps, and not whole. */
+        uint64_t ignored;
+        allowed(x, tape, at, only, &low, &ignored);
+        allowed(x, tape, at + 1, only, &ignored, &high);
+        for (int n = 0; here && n < 2 && e->length > 1; n++) {
             uint64_t length = 1 + random_below(&x->random, e->length - 1);
             if (n) length &= ~7ull;
             struct tape part = {.bytes = tape->bytes};
@@ -687,26 +652,26 @@ static inline void explore_prefixes(struct explorer *x, struct content *base,
             uint8_t *masks = malloc(pending.count + 1);
             CHECK(masks);
             memset(masks, 0xff, pending.count);
-            try_image(x, base, pending.pieces, masks, pending.count, image_bytes, low, high, control,
-                      nested);
+            try_image(x, base, pending.pieces, masks, pending.count, image_bytes, low, high,
+                      control);
             free(masks);
             free(pending.pieces);
         }
         content_store(base, e->file, e->offset, tape->bytes + e->data, e->length);
-        memcpy(x->map[e->file] + e->offset, tape->bytes + e->data, e->length);
+        memcpy(x->m->map[e->file] + e->offset, tape->bytes + e->data, e->length);
     }
 }
 
 /* The trial's files equal `start`; `only`: every image has to come out at that transaction. */
 static void explore(struct explorer *x, const struct content *start, const struct tape *tape,
-                    bool nested, uint64_t only) {
+                    uint64_t only) {
     struct content base;
     content_make(&base);
     content_copy(&base, start);
     if (x->fault == MODEL_UNITS || x->fault == MODEL_PAGES)
-        explore_subsets(x, &base, tape, nested, only);
+        explore_subsets(x, &base, tape, only);
     else
-        explore_prefixes(x, &base, tape, nested, only);
+        explore_prefixes(x, &base, tape, only);
     content_free(&base);
 }
 

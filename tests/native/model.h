@@ -23,12 +23,45 @@ struct model_entry {
 
 struct model {
     bool has_dict, has_deque, has_region;
+    uint64_t grown; /* regions that were made to make the image grow: "g" and its number */
     struct model_entry *entries;
     size_t entry_count, entry_capacity;
     struct model_value *items;
     size_t item_count, item_capacity;
     char region[MODEL_REGION_BYTES];
 };
+
+/* ---- what may be seen ---- */
+
+struct commit {           /* one transaction of the recorded run */
+    uint64_t txn;
+    uint64_t digest;      /* of the state behind it */
+    size_t begun;         /* events before its call */
+    size_t whole;         /* events up to the last store of its record; SIZE_MAX: not known */
+    size_t returned;      /* events when its call had returned; SIZE_MAX: it never did */
+};
+
+struct history {
+    struct commit *commits;
+    size_t count, capacity;
+};
+
+/* model: begin */
+/* What may be seen after a cut behind event number `cut`: exactly the state behind one transaction
+ * from *first to *last.  Nothing whose commit had returned is lost, nor what control had told other
+ * processes (`told`); nothing is there whose commit had not begun.  Where only the process was
+ * killed, the stores of a whole record are enough: no store is taken back. */
+static inline void model_seen(const struct history *h, size_t cut, bool killed, uint64_t told,
+                              uint64_t *first, uint64_t *last) {
+    *first = *last = told;
+    for (size_t i = 0; i < h->count; i++) {
+        const struct commit *c = &h->commits[i];
+        size_t kept = killed && c->whole < c->returned ? c->whole : c->returned;
+        if (kept <= cut && *first < c->txn) *first = c->txn;
+        if (c->begun < cut && *last < c->txn) *last = c->txn;
+    }
+}
+/* model: end */
 
 static inline void model_free(struct model *m) {
     free(m->entries);
@@ -130,7 +163,7 @@ static inline uint64_t digest_value(uint64_t digest, uint64_t word, uint32_t che
 static inline uint64_t model_digest(const struct model *m) {
     uint64_t digest = 1;
     digest = digest_word(digest, (uint64_t)m->has_dict | (uint64_t)m->has_deque << 1 |
-                                     (uint64_t)m->has_region << 2);
+                                     (uint64_t)m->has_region << 2 | m->grown << 3);
     for (size_t i = 0; m->has_dict && i < m->entry_count; i++) {
         char key[300];
         uint64_t word = key_bytes(m->entries[i].key, key);
@@ -146,8 +179,8 @@ static inline uint64_t model_digest(const struct model *m) {
     return digest;
 }
 
-/* Which of the three containers there are: bit 0 dict "d", bit 1 deque "q", bit 2 region "r".
- * Another name than these and "after", which a test adds, is an error. */
+/* Which of the three containers there are: bit 0 dict "d", bit 1 deque "q", bit 2 region "r"; from
+ * bit 3 on, how many regions "g…".  Another name than these and "after", which a test adds, is an error. */
 static inline int64_t pool_names(struct pml_pool *pool) {
     char buffer[4096];
     uint64_t count;
@@ -165,6 +198,8 @@ static inline int64_t pool_names(struct pml_pool *pool) {
             names |= 2;
         else if (PML_VALUE_BYTES(key) == 1 && *name == 'r')
             names |= 4;
+        else if (PML_VALUE_BYTES(key) > 1 && *name == 'g')
+            names += 8;
         else if (PML_VALUE_BYTES(key) != 5 || memcmp(name, "after", 5))
             return PML_E_INVARIANT;
         at = name + PML_VALUE_BYTES(key) + PML_VALUE_BYTES(value);

@@ -15,14 +15,14 @@
 #ifndef PML_TEST_RECORD_H
 #define PML_TEST_RECORD_H
 
+#include "memory.h"
+#include "model.h"
+
 #define pml_persist_init pml_persist_init_of_the_engine
 #include "persist.c"
 #undef pml_persist_init
 
-#include "harness.h"
-
-enum { FILE_LOG, FILE_IMAGE, FILE_SUMS, FILES };
-enum event_kind { EVENT_STORE, EVENT_FLUSH, EVENT_DRAIN };
+enum event_kind { EVENT_STORE, EVENT_FLUSH, EVENT_DRAIN, EVENT_GROWN };
 
 struct event {
     uint8_t kind;
@@ -40,19 +40,6 @@ struct tape {
     size_t byte_count, byte_capacity;
     struct pml_control *controls;
     size_t control_count, control_capacity;
-};
-
-struct commit {           /* one transaction of the recorded run */
-    uint64_t txn;
-    uint64_t digest;      /* of the state behind it */
-    size_t begun;         /* events before its call */
-    size_t whole;         /* events up to the last store of its record */
-    size_t returned;      /* events when its call had returned */
-};
-
-struct history {
-    struct commit *commits;
-    size_t count, capacity;
 };
 
 enum canary {
@@ -359,6 +346,11 @@ static int store_drain(struct pml_persist *p) {
 
 static const struct pml_ops recording_log = {log_copy, log_set, log_flush, log_drain};
 static const struct pml_ops recording_store = {store_copy, store_set, store_flush, store_drain};
+
+/* A sync of the image's new size, but of none of its bytes. */
+static inline void record_growth(struct pml_pool *pool, bool synced) {
+    if (recorder.tape && synced) tape_add(recorder.tape, pool, EVENT_GROWN, FILE_IMAGE, 0, 0);
+}
 
 /* In place of the engine's: called once for the log, then once for the image, at every open. */
 void pml_persist_init(struct pml_persist *p, uint32_t domain, int fd0, int fd1) {
