@@ -96,10 +96,6 @@ class Transaction(fast.Transaction):
                 self._abandon()
                 raise
 
-    def __del__(self) -> None:
-        if self._id > _NEW:
-            self._abandon()
-
     @property
     def lsn(self) -> int:
         """End of the log when first asked after the block: waiting for it covers this transaction.

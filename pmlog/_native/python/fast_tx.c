@@ -68,6 +68,18 @@ static int init(PyObject *object, PyObject *arguments, PyObject *names) {
     return 0;
 }
 
+/* A transaction that nobody can end any more is rolled back. */
+static void finalize(PyObject *object) {
+    struct fast_transaction *self = (struct fast_transaction *)object;
+    if (self->id <= NEW || !self->core) return;
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *done = PyObject_CallMethod(object, "_abandon", NULL);
+    if (!done) PyErr_WriteUnraisable(object);
+    Py_XDECREF(done);
+    PyErr_Restore(kind, value, trace);
+}
+
 static int traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(((struct fast_transaction *)object)->core);
     return 0;
@@ -106,6 +118,7 @@ PyTypeObject fast_transaction_type = {
     .tp_traverse = traverse,
     .tp_clear = clear,
     .tp_dealloc = dealloc,
+    .tp_finalize = finalize,
     .tp_methods = methods,
     .tp_members = members,
 };
