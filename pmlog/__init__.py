@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pmlog.containers import PoolDeque, PoolDict, PoolRegion
 from pmlog.errors import (
+    BacklogError,
     BoundsError,
     BusyError,
     CapacityError,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from pmlog.containers.array import PoolArray
 
 __all__ = [
+    "BacklogError",
     "BoundsError",
     "BusyError",
     "CapacityError",

@@ -54,6 +54,7 @@ else:
     fast = _load_fast()
 
 E_ARGUMENT: Final[int] = lib.PML_E_ARGUMENT
+E_BEHIND: Final[int] = lib.PML_E_BEHIND
 E_BUFFER: Final[int] = lib.PML_E_BUFFER
 E_BUSY: Final[int] = lib.PML_E_BUSY
 E_CLOSED: Final[int] = lib.PML_E_CLOSED
@@ -95,11 +96,15 @@ STATUS_ERRORS: Final[dict[int, type[errors.PmlogError]]] = {
     lib.PML_E_GAP: errors.GapError,
     lib.PML_E_FENCED: errors.FencedError,
     lib.PML_E_PERMISSION: errors.PoolPermissionError,
+    lib.PML_E_BEHIND: errors.BacklogError,
     # Answers that the layers above understand; one that reaches a user is our bug.
     lib.PML_E_STALE: errors.InvariantViolationError,
     lib.PML_E_BUFFER: errors.InvariantViolationError,
     lib.PML_E_AGAIN: errors.InvariantViolationError,
 }
+
+# What `answer` waits out, for up to `limits.LOCK_TIMEOUT_S`.
+_WAITS: Final = frozenset({E_BUSY, E_BEHIND})
 
 # What `answer` hands back: its callers know what these mean for them.
 _ANSWERS: Final = frozenset({E_MISSING, E_BUFFER, E_STALE, E_AGAIN})
@@ -159,7 +164,7 @@ class Subject(Protocol):
 
 
 def answer(status: int, subject: Subject, call: Callable[..., int], *arguments: object) -> int:
-    """Wait out another thread's transaction; raise for what is an error.
+    """Wait out another thread's transaction, and receivers that are behind; raise for an error.
 
     The engine waits in slices, so that signals are seen between them.
 
@@ -175,9 +180,9 @@ def answer(status: int, subject: Subject, call: Callable[..., int], *arguments: 
     Raises:
         PmlogError: The call failed; the class says how.
     """
-    if status == E_BUSY:
+    if status in _WAITS:
         deadline = time.monotonic() + limits.LOCK_TIMEOUT_S
-        while status == E_BUSY and time.monotonic() < deadline:
+        while status in _WAITS and time.monotonic() < deadline:
             status = call(*arguments)
     if status >= 0 or status in _ANSWERS:
         return status

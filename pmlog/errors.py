@@ -188,9 +188,18 @@ class CapacityError(PmlogError):
 
 
 class LogFullError(CapacityError):
-    """The log has no room, because a consumer has not acknowledged what it holds."""
+    """The log has no room, because a required consumer has not acknowledged what it holds."""
 
     hint = "`pmlog info` lists the consumers; start the slow one again or release its slot"
+
+
+class BacklogError(LogFullError):
+    """Receivers lack as much of the log as the shipper's bound allows; nothing was begun."""
+
+    hint = (
+        "the same call succeeds once receivers have caught up: `pmlog status SHIPPER` tells how far "
+        "they are; --max-lag and --battery of `pmlog ship` set the bound"
+    )
 
 
 class PoolFullError(CapacityError):

@@ -1,6 +1,6 @@
 """Reading a pool's log, from this or another process: records, raw runs, waiting, consumer slots.
 
-What a reader has not pinned by a consumer slot the writer may overwrite while it is read.
+What a reader has not pinned by a required consumer slot the writer may overwrite while it is read.
 So every record is verified after it was copied; one that is gone raises `GapError`.
 """
 
@@ -19,7 +19,16 @@ from pmlog.identity import Identity, Mark
 from pmlog.position import Position
 from pmlog.record import Range, Record, parse_record
 
-__all__ = ["Consumer", "ConsumerStatus", "LogReader", "LogStatus", "Range", "Record", "Run"]
+__all__ = [
+    "Bound",
+    "Consumer",
+    "ConsumerStatus",
+    "LogReader",
+    "LogStatus",
+    "Range",
+    "Record",
+    "Run",
+]
 
 _WAIT_SLICE_MS: Final = 500
 
@@ -43,7 +52,7 @@ class ConsumerStatus:
 
     name: str
     lsn_acked: int
-    """The log from here on is not overwritten."""
+    """The log from here on is not overwritten; if it is not required, as long as there is room."""
     lsn_received: int
     lsn_applied: int
     required: bool
@@ -69,6 +78,18 @@ class LogStatus:
     lsn_closed: int | None
     """Where the log ends, if it was closed cleanly."""
     consumers: tuple[ConsumerStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How far a writer may run ahead of its receivers."""
+
+    delay_ns: int = 0
+    """What each transaction waits before it begins."""
+    lsn_limit: int = 0
+    """No transaction begins once the log ends here or beyond; 0: no limit."""
+    limit_bytes: int = 0
+    """What receivers may lack, of which the limit came: for messages; 0: no bound."""
 
 
 class LogReader:
@@ -166,14 +187,14 @@ class LogReader:
         return Run(pieces[0].lsn, data, len(pieces), pieces[-1].position)
 
     def run(self, limit_bytes: int = limits.LOG_READ_BYTES) -> memoryview | None:
-        """Read a run of whole records without a copy; the reader goes behind it.
+        """Read a run of whole records; the reader goes behind it.
 
         Args:
             limit_bytes: Where to stop; a single longer record comes whole.
 
         Returns:
-            The bytes, verified, in the ring itself: a consumer slot must keep them there until
-            they are copied. None: the end of the log, for now.
+            The bytes: a verified copy, in the reader's buffer until it is used again or closed.
+            None: the end of the log, for now.
 
         Raises:
             GapError: The writer has overwritten what comes next.
@@ -335,20 +356,27 @@ class LogReader:
         control = lib.pml_tail_control(self._open())
         return 0 if control == ffi.NULL else int(control.session)
 
-    def publish(self, received: int, replicated: int, applied: int, delay_ns: int = 0) -> None:
+    def publish(
+        self, received: int, replicated: int, applied: int, bound: "Bound | None" = None
+    ) -> None:
         """Tell the writer what its receivers have; a sign of life too.
 
         Args:
             received: What K receivers have in memory.
             replicated: What is durable at K receivers.
             applied: What is readable at K receivers.
-            delay_ns: What each commit waits from now on, so that receivers keep up.
+            bound: How far the writer may run ahead of them; None: as far as it likes.
 
         Raises:
             ReadOnlyError: The pool's control file may not be written.
         """
         levels = ffi.new("uint64_t[3]", [received, replicated, applied])
-        self._do(lib.pml_tail_publish(self._open(), levels, delay_ns))
+        words = ffi.new("struct pml_bound *")
+        if bound is not None:
+            words.delay_ns = bound.delay_ns
+            words.lsn_limit = bound.lsn_limit
+            words.backlog_limit_bytes = bound.limit_bytes
+        self._do(lib.pml_tail_publish(self._open(), levels, words))
 
     def freeze(self) -> None:
         """Let no transaction commit any more; on return the log's end is final.
@@ -420,6 +448,9 @@ class LogReader:
 
     def claim(self, name: str, *, required: bool = False) -> "Consumer":
         """Take a consumer slot: the log from there on is kept until it is acknowledged.
+
+        Unless it is required, it loses its place when the writer has no other room left: reading
+        then raises `GapError`.
 
         A slot outlives its holder: claimed again by its name, it goes on where it was.
         A new one begins at this reader's position.

@@ -65,6 +65,14 @@ class PoolStatus:
     """Replayed at the open."""
     refreshes: int
     """How often a read-only handle caught up with the writer."""
+    delay_ns: int
+    """What each transaction waits before it begins, so that receivers keep up."""
+    backlog_bytes: int | None
+    """What receivers lack of the log, as the shipper's bound counts it; None: there is no bound."""
+    backlog_limit_bytes: int | None
+    """What they may lack; None: no shipper serves the pool, or it sets no bound."""
+    is_blocked: bool
+    """Whether transactions wait until receivers have caught up."""
 
 
 # Fields that are not the engine's figure of the same name.
@@ -81,6 +89,9 @@ _TRANSLATED: Final = frozenset(
         "poisoned",
         "frozen",
         "tx_record_bytes_max",
+        "backlog_bytes",
+        "backlog_limit_bytes",
+        "is_blocked",
     }
 )
 
@@ -96,6 +107,8 @@ def status_of(path: str, info: Any) -> PoolStatus:
         The status.
     """
     domain = Domain(info.domain)
+    limit, limit_bytes = info.lsn_limit, info.backlog_limit_bytes
+    behind = max(0, info.lsn_committed - (limit - limit_bytes)) if limit else None
     return PoolStatus(
         path=path,
         pool_id=UUID(bytes=bytes(ffi.buffer(info.pool_id))),
@@ -108,6 +121,9 @@ def status_of(path: str, info: Any) -> PoolStatus:
         poisoned=STATUS_ERRORS[info.poisoned].__name__ if info.poisoned else None,
         frozen=bool(info.frozen),
         tx_record_bytes_max=info.tx_record_max,
+        backlog_bytes=behind,
+        backlog_limit_bytes=limit_bytes if limit else None,
+        is_blocked=bool(limit) and info.lsn_committed >= limit,
         **{
             name: getattr(info, name)
             for name in PoolStatus.__dataclass_fields__

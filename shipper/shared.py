@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pmlog import marks
 from pmlog.errors import PmlogError
 from pmlog.identity import Identity
-from pmlog.log import LogReader
+from pmlog.log import Bound, LogReader
 from shipper import backlog
 from shipper.config import Config
 from shipper.levels import Progress, reached
@@ -157,7 +157,7 @@ class SharedPool:
         level = reached(whole, self.config.require)
         self.level = level
         try:
-            self.reader.publish(level.received, level.durable, level.applied, self.delay_ns)
+            self.reader.publish(level.received, level.durable, level.applied, Bound(self.delay_ns))
         except PmlogError:
             # Nobody has opened this copy for writing yet, so nobody waits either.
             self.delay_ns = 0

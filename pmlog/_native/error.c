@@ -68,7 +68,7 @@ const char *pml_status_name(int status) {
         "EXISTS",  "TOO_LARGE", "ARGUMENT", "LOG_FULL",   "POOL_FULL", "MEDIUM",
         "CORRUPT", "FORMAT",    "FROZEN",   "INVARIANT",  "MISSING",   "BUSY",
         "TYPE",    "DROPPED",   "STALE",    "BUFFER",     "MEMORY",    "NO_TRANSACTION",
-        "TIMEOUT", "GAP",       "FENCED",   "PERMISSION", "AGAIN",
+        "TIMEOUT", "GAP",       "FENCED",   "PERMISSION", "AGAIN",     "BEHIND",
     };
     if (status > 0 || -status >= (int)(sizeof names / sizeof names[0])) return "UNKNOWN";
     return names[-status];

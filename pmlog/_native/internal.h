@@ -138,6 +138,10 @@ struct pml_chain {            /* where a log stands: what the next record must c
     uint32_t epoch;
     uint32_t checksum;
 };
+struct pml_copy {             /* of records, out of the writer's reach */
+    char *data;
+    size_t capacity;
+};
 struct pml_map {              /* address space reserved for a file that grows in place */
     char *base;
     uint64_t reserved;
@@ -218,8 +222,7 @@ struct pml_pool {
 
     /* follower (read-only) */
     struct pml_chain followed; /* up to where the working image is */
-    char *copy;               /* of one record, out of the writer's reach */
-    size_t copy_capacity;
+    struct pml_copy copy;
     uint8_t boot_id[16];
     uint64_t session_seen;
     uint64_t refreshes;
@@ -230,6 +233,7 @@ struct pml_pool {
     int dir_fd, lock_fd, image_fd, log_fd, sums_fd, control_fd;
     struct pml_control *control;
     bool control_writable;
+    _Atomic uint64_t delay_owed_ns; /* of the backlog's delays, what was too short to sleep for */
     uint32_t domain;
     uint32_t domain_detected;
     uint32_t flags;
@@ -302,12 +306,18 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
 int pml_log_space(struct pml_pool *pool, uint64_t bytes);
 int pml_log_sync(struct pml_pool *pool, uint64_t lsn);
 void pml_log_publish(struct pml_pool *pool, uint64_t lsn, uint64_t txn);
-uint64_t pml_log_reclaim(struct pml_pool *pool);
+uint64_t pml_log_reclaim(struct pml_pool *pool, bool required_only);
 /* the record at chain->lsn: PML_END_* when there is none that continues the chain, else -1 */
 int pml_log_peek(const char *ring, uint64_t ring_bytes, uint32_t salt,
                  const struct pml_chain *chain, const struct pml_record **out);
 int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t salt,
                   const struct pml_chain *chain);
+/* the same beside a writer, who may lap the ring meanwhile: judged is a copy, made at `at` in `copy`.
+ * PML_OK, and in `end` what pml_log_peek answers; or PML_E_MEMORY */
+int pml_log_copy(const char *ring, uint64_t ring_bytes, uint32_t salt,
+                 const struct pml_chain *chain, struct pml_copy *copy, size_t at, int *end);
+bool pml_shipper_lives(const struct pml_control *control); /* its words still count */
+uint64_t pml_monotonic_ns(void);
 uint32_t pml_log_salt(const struct pml_image_header *header);
 uint32_t pml_record_sum(const struct pml_record *record, uint64_t length, uint32_t salt);
 void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record);

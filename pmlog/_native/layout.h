@@ -236,11 +236,12 @@ struct pml_control {
     uint64_t reserved3b[2];
     /* written by readers of the log */
     uint32_t waiters;        /* != 0: somebody sleeps on wake */
-    uint32_t level_wake;     /* futex: changes with every change of lsn_level, frozen, delay_ns */
+    uint32_t level_wake;     /* futex: changes with every change of the words below, and of frozen */
     uint64_t lsn_level[3];   /* reached by the receivers that count: RECEIVED, REPLICATED, APPLIED */
-    uint64_t delay_ns;       /* what each commit waits (backlog bound); PML_DELAY_BLOCK: no commits */
+    uint64_t delay_ns;       /* what each transaction waits before it begins (backlog bound) */
     uint64_t shipper_beat_ns; /* CLOCK_MONOTONIC of the shipper's last sign of life; 0: none */
-    uint64_t reserved5[2];
+    uint64_t lsn_limit;      /* no transaction begins once the log ends here or beyond; 0: no limit */
+    uint64_t backlog_limit_bytes; /* what receivers may lack, of which lsn_limit came; 0: no bound */
     struct pml_slot slots[PML_SLOTS];
 };
 
@@ -351,6 +352,8 @@ PML_ASSERT_AT(pml_control, lsn_durable, 64);
 PML_ASSERT_AT(pml_control, wake, 80);
 PML_ASSERT_AT(pml_control, session, 128);
 PML_ASSERT_AT(pml_control, waiters, 192);
+PML_ASSERT_AT(pml_control, delay_ns, 224);
+PML_ASSERT_AT(pml_control, lsn_limit, 240);
 PML_ASSERT_AT(pml_control, slots, 256);
 PML_ASSERT_SIZE(pml_control, 256 + 128 * PML_SLOTS);
 

@@ -12,6 +12,7 @@
  *   all written, not drained, power cut: either of the above; the caller was not answered yet
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "internal.h"
 
@@ -29,9 +30,13 @@ uint32_t pml_record_sum(const struct pml_record *record, uint64_t length, uint32
                       length - offsetof(struct pml_record, lsn));
 }
 
-static bool length_plausible(const struct pml_record *record, uint64_t ring_bytes) {
-    return record->length >= PML_LINE && record->length % PML_LINE == 0 &&
-           record->length <= ring_bytes;
+static bool length_plausible(uint64_t length, uint64_t ring_bytes) {
+    return length >= PML_LINE && length % PML_LINE == 0 && length <= ring_bytes;
+}
+
+/* Loaded once: in a live ring a second look may find another length than the one that was judged. */
+static uint64_t length_of(const struct pml_record *record) {
+    return __atomic_load_n(&record->length, __ATOMIC_RELAXED);
 }
 
 static bool continues(const struct pml_chain *chain, uint32_t epoch, uint64_t session) {
@@ -41,16 +46,17 @@ static bool continues(const struct pml_chain *chain, uint32_t epoch, uint64_t se
 int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t salt,
                   const struct pml_chain *chain) {
     if (record->magic != PML_MAGIC_RECORD) return PML_END_NOTHING;
+    uint64_t length = length_of(record);
     if (record->lsn != chain->lsn) {
         /* Bytes of some value may look like a header: a later lap is believed when it checks out. */
         bool later = record->lsn > chain->lsn &&
                      record->lsn % ring_bytes == chain->lsn % ring_bytes &&
-                     length_plausible(record, ring_bytes) &&
-                     pml_record_sum(record, record->length, salt) == record->checksum;
+                     length_plausible(length, ring_bytes) &&
+                     pml_record_sum(record, length, salt) == record->checksum;
         return later ? PML_END_LATER_LAP : PML_END_STALE;
     }
-    if (!length_plausible(record, ring_bytes) ||
-        pml_record_sum(record, record->length, salt) != record->checksum)
+    if (!length_plausible(length, ring_bytes) ||
+        pml_record_sum(record, length, salt) != record->checksum)
         return PML_END_TORN;
     if (record->checksum_prev != chain->checksum || record->txn != chain->txn + 1 ||
         !continues(chain, record->epoch, record->session))
@@ -62,6 +68,30 @@ int pml_log_peek(const char *ring, uint64_t ring_bytes, uint32_t salt,
                  const struct pml_chain *chain, const struct pml_record **out) {
     *out = (const struct pml_record *)(const void *)(ring + chain->lsn % ring_bytes);
     return pml_log_judge(*out, ring_bytes, salt, chain);
+}
+
+int pml_log_copy(const char *ring, uint64_t ring_bytes, uint32_t salt,
+                 const struct pml_chain *chain, struct pml_copy *copy, size_t at, int *end) {
+    const struct pml_record *from =
+        (const struct pml_record *)(const void *)(ring + chain->lsn % ring_bytes);
+    struct pml_record header;
+    memcpy(&header, from, sizeof header);
+    uint64_t length = header.length = length_of(from);
+    if (header.magic != PML_MAGIC_RECORD || !length_plausible(length, ring_bytes)) {
+        *end = pml_log_judge(&header, ring_bytes, salt, chain); /* looks at the header only */
+        return PML_OK;
+    }
+    if (at + length > copy->capacity) {
+        char *bigger = realloc(copy->data, at + length);
+        if (!bigger) return pml_fail(PML_E_MEMORY, "no memory for a record");
+        copy->data = bigger;
+        copy->capacity = at + length;
+    }
+    memcpy(copy->data + at, from, length);
+    struct pml_record *record = (struct pml_record *)(void *)(copy->data + at);
+    record->length = length; /* no more is there, whatever the ring says by now */
+    *end = pml_log_judge(record, ring_bytes, salt, chain);
+    return PML_OK;
 }
 
 void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record) {
@@ -81,13 +111,14 @@ uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, uint32_t salt,
     for (uint64_t lsn = chain->lsn; lsn < chain->lsn + ring_bytes;) {
         const struct pml_record *record =
             (const struct pml_record *)(const void *)(ring + lsn % ring_bytes);
+        uint64_t length = length_of(record);
         bool sound = record->magic == PML_MAGIC_RECORD && record->lsn > chain->lsn &&
                      record->lsn % ring_bytes == lsn % ring_bytes &&
-                     length_plausible(record, ring_bytes) &&
+                     length_plausible(length, ring_bytes) &&
                      continues(chain, record->epoch, record->session) &&
-                     pml_record_sum(record, record->length, salt) == record->checksum;
+                     pml_record_sum(record, length, salt) == record->checksum;
         if (sound) hint = pml_max64(hint, record->lsn_durable);
-        lsn += sound ? record->length : PML_LINE;
+        lsn += sound ? length : PML_LINE;
     }
     return hint;
 }
@@ -124,11 +155,12 @@ int pml_record_ranges_valid(const struct pml_record *record, uint64_t image_byte
 
 /* ---- appending ---- */
 
-uint64_t pml_log_reclaim(struct pml_pool *pool) {
+uint64_t pml_log_reclaim(struct pml_pool *pool, bool required_only) {
     uint64_t reclaim = atomic_load(&pool->lsn_checkpoint);
     for (int i = 0; i < PML_SLOTS; i++) {
         const struct pml_slot *slot = &pool->control->slots[i];
         if (!slot->name[0]) continue;
+        if (required_only && !(slot->flags & PML_SLOT_REQUIRED)) continue;
         uint64_t acked = __atomic_load_n(&slot->lsn_acked, __ATOMIC_ACQUIRE);
         /* What the ring has lost already cannot be pinned any more (a slot from before a crash). */
         if (acked + pool->ring_bytes >= pool->lsn_tail) reclaim = pml_min64(reclaim, acked);
@@ -136,14 +168,18 @@ uint64_t pml_log_reclaim(struct pml_pool *pool) {
     return reclaim;
 }
 
-static bool fits(struct pml_pool *pool, uint64_t bytes) {
-    pool->ring_limit = pml_log_reclaim(pool) + pool->ring_bytes;
+static bool fits(struct pml_pool *pool, uint64_t bytes, bool required_only) {
+    pool->ring_limit = pml_log_reclaim(pool, required_only) + pool->ring_bytes;
     return pool->lsn_tail + bytes <= pool->ring_limit;
 }
 
-/* Invariant 3: space below an LSN is used again only when the image and every consumer have it. */
+/* Invariant 3: space below an LSN is used again only when the image has it, and so does every
+ * consumer that is required.  Other consumers are passed over last, when nothing else gives room:
+ * they lose their place, and find out because the checkpoint is beyond it, which is stored before
+ * the first byte there changes. */
 int pml_log_space(struct pml_pool *pool, uint64_t bytes) {
-    if (PML_LIKELY(pool->lsn_tail + bytes <= pool->ring_limit) || fits(pool, bytes)) return PML_OK;
+    if (PML_LIKELY(pool->lsn_tail + bytes <= pool->ring_limit) || fits(pool, bytes, false))
+        return PML_OK;
     int st = pml_log_sync(pool, pool->lsn_tail);
     if (st == PML_OK) {
         pthread_mutex_lock(&pool->checkpoint_mutex);
@@ -151,12 +187,13 @@ int pml_log_space(struct pml_pool *pool, uint64_t bytes) {
         pthread_mutex_unlock(&pool->checkpoint_mutex);
     }
     if (st != PML_OK) return st;
-    if (fits(pool, bytes)) return PML_OK;
-    return pml_fail(PML_E_LOG_FULL,
-                    "a consumer holds the log back: it has acknowledged LSN %llu, the log ends at "
-                    "%llu and holds %llu bytes",
-                    (unsigned long long)pml_log_reclaim(pool), (unsigned long long)pool->lsn_tail,
-                    (unsigned long long)pool->ring_bytes);
+    if (fits(pool, bytes, false) || fits(pool, bytes, true)) return PML_OK;
+    return pml_fail(
+        PML_E_LOG_FULL,
+        "a required consumer holds the log back: it has acknowledged LSN %llu, the log ends at "
+        "%llu and holds %llu bytes",
+        (unsigned long long)pml_log_reclaim(pool, true), (unsigned long long)pool->lsn_tail,
+        (unsigned long long)pool->ring_bytes);
 }
 
 void pml_log_publish(struct pml_pool *pool, uint64_t lsn, uint64_t txn) {

@@ -16,7 +16,7 @@
 
 /* cdef: begin */
 #define PML_WAIT_SLICE_MS 50
-#define PML_DELAY_BLOCK 0xffffffffffffffff /* delay_ns: no commit until it changes */
+#define PML_SHIPPER_SILENCE_MS 5000 /* a shipper that has said nothing for so long is gone */
 #define PML_MISSING_WORD 0 /* in place of a value's word: there is no such key */
 
 enum pml_status {
@@ -48,7 +48,8 @@ enum pml_status {
     PML_E_GAP = -25,          /* the log no longer holds that LSN */
     PML_E_FENCED = -26,
     PML_E_PERMISSION = -27,   /* the file system refuses: nothing changed */
-    PML_E_AGAIN = -28         /* internal: a reader was overtaken and must look again */
+    PML_E_AGAIN = -28,        /* internal: a reader was overtaken and must look again */
+    PML_E_BEHIND = -29        /* receivers are behind, at the backlog's bound; nothing changed */
 };
 
 enum pml_domain {
@@ -156,6 +157,9 @@ struct pml_info {
     uint64_t tx_record_max;   /* bytes: the greatest record */
     uint64_t recovered_records; /* replayed at open */
     uint64_t refreshes;       /* read-only: how often it caught up */
+    uint64_t delay_ns;        /* what a transaction waits; these three: 0 without a shipper */
+    uint64_t lsn_limit;       /* no transaction begins once the log ends here; 0: no bound */
+    uint64_t backlog_limit_bytes; /* what receivers may lack; 0: no bound */
 };
 
 struct pml_fault {
@@ -301,7 +305,7 @@ int pml_bytes_add_strided(struct pml_container *c, uint64_t offset, uint64_t siz
 
 /* tail.c: the log as another process reads it */
 struct pml_tail_record {
-    const struct pml_record *record; /* in the ring's mapping: copy before the pin moves on */
+    const struct pml_record *record; /* a verified copy, until the tail is used again */
     uint64_t lsn_next;
 };
 
@@ -319,12 +323,18 @@ int pml_tail_header(struct pml_tail *tail, uint8_t pool_id[16], uint64_t *ring_b
 int pml_slot_claim(struct pml_tail *tail, const char *name, uint32_t flags);  /* its number */
 int pml_slot_ack(struct pml_tail *tail, int slot, uint64_t lsn);
 int pml_slot_release(struct pml_tail *tail, int slot);  /* no longer pins; forgets it */
-/* The whole records from the tail's position on, without a copy: up to `max` bytes or one record;
- * the tail moves behind them.  PML_E_MISSING: none.  The caller verifies what it copied. */
+/* The whole records from the tail's position on: up to `max` bytes or one record, a verified copy
+ * until the tail is used again; the tail moves behind them.  PML_E_MISSING: none. */
 int pml_tail_run(struct pml_tail *tail, uint64_t max, const char **data, uint64_t *size);
 int pml_tail_identity(struct pml_tail *tail, struct pml_identity *out);
 /* what a shipper tells the writer */
-int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_t delay_ns);
+struct pml_bound {            /* how far writers may run ahead of receivers */
+    uint64_t delay_ns;        /* as in struct pml_control, these three */
+    uint64_t lsn_limit;
+    uint64_t backlog_limit_bytes;
+};
+int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3],
+                     const struct pml_bound *bound);
 int pml_tail_freeze(struct pml_tail *tail, uint32_t frozen, uint32_t fenced_epoch);
 /* and the writer waits for */
 int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns); /* UINT64_MAX: there was none */

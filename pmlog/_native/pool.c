@@ -82,6 +82,9 @@ static int start_writer(struct pml_pool *pool) {
     if (st == PML_OK && (pool->flags & PML_OPEN_PROMOTE))
         st = pml_log_append(pool, NULL, 0, PML_RECORD_EPOCH);
     if (st == PML_OK && (pool->flags & PML_OPEN_PROMOTE)) st = pml_log_sync(pool, pool->lsn_tail);
+    /* Only now: until that record is durable the log is still the one that was handed over. */
+    if (st == PML_OK && (pool->flags & PML_OPEN_PROMOTE))
+        __atomic_store_n(&pool->control->frozen, PML_FROZEN_NO, __ATOMIC_SEQ_CST);
     /* No transaction at all: creation went no further than the files. */
     if (st == PML_OK && pool->txn == 0) st = format(pool);
     if (st == PML_OK) st = check_heap(pool);
@@ -111,7 +114,7 @@ static void destroy(struct pml_pool *pool) {
     pthread_mutex_destroy(&pool->sync_mutex);
     pthread_mutex_destroy(&pool->checkpoint_mutex);
     pml_tx_destroy(pool);
-    free(pool->copy);
+    free(pool->copy.data);
     free(pool);
 }
 
@@ -268,9 +271,15 @@ int pml_info(struct pml_pool *pool, struct pml_info *out) {
         out->lsn_committed = pool->lsn_tail;
         out->txn = pool->txn;
         out->lsn_checkpoint = atomic_load(&pool->lsn_checkpoint);
-        uint64_t reclaim = pml_log_reclaim(pool);
+        uint64_t reclaim = pml_log_reclaim(pool, false);
         out->ring_used_bytes = pool->lsn_tail - pml_min64(reclaim, pool->lsn_tail);
         pthread_mutex_unlock(&pool->checkpoint_mutex);
+    }
+    if (pool->control && pml_shipper_lives(pool->control)) {
+        out->delay_ns = __atomic_load_n(&pool->control->delay_ns, __ATOMIC_RELAXED);
+        out->lsn_limit = __atomic_load_n(&pool->control->lsn_limit, __ATOMIC_RELAXED);
+        out->backlog_limit_bytes =
+            __atomic_load_n(&pool->control->backlog_limit_bytes, __ATOMIC_RELAXED);
     }
     const struct pml_heap *heap = pml_heap(pool);
     out->image_bytes = pool->flags & PML_OPEN_REPLICA ? pool->image_bytes : heap->end;

@@ -90,19 +90,53 @@ struct walked {
     uint64_t senseless;   /* LSN of a record with ranges outside the image; 0: none */
 };
 
-static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w) {
+/* A writer has the ring for himself; beside a reader one may begin at any moment. */
+static int look(struct pml_pool *pool, const struct pml_chain *chain, const struct pml_record **out,
+                int *end) {
+    if (!pool->read_only) {
+        *end = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, out);
+        return PML_OK;
+    }
+    int st = pml_log_copy(pool->ring, pool->ring_bytes, pool->salt, chain, &pool->copy, 0, end);
+    *out = (const struct pml_record *)(const void *)pool->copy.data;
+    return st;
+}
+
+/* PML_OK and where the chain ends, PML_END_*; or PML_E_MEMORY. */
+static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w, int *end) {
     const struct pml_record *record;
-    int end;
     uint64_t limit = chain->lsn + pool->ring_bytes;
-    while ((end = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, &record)) < 0) {
-        if (record->lsn + record->length > limit)
-            return PML_END_LATER_LAP; /* it has lapped itself */
+    for (;;) {
+        int st = look(pool, chain, &record, end);
+        if (st != PML_OK || *end >= 0) return st;
+        if (record->lsn + record->length > limit) {
+            *end = PML_END_LATER_LAP; /* it has lapped itself */
+            return PML_OK;
+        }
         if (pml_record_ranges_valid(record, w->image_bytes, &w->image_bytes) != PML_OK)
             w->senseless = record->lsn;
         pml_chain_advance(chain, record);
         w->records++;
     }
-    return end;
+}
+
+/* Who was stopped under this boot stays so over an open: the word is a shipper's, and only it or a
+ * promotion takes it back.  A log that has reached the epoch which took over is its own again. */
+static bool is_fenced(struct pml_pool *pool, const struct pml_chain *end) {
+    return pool->live && pool->control->frozen == PML_FROZEN_FENCED &&
+           pool->control->fenced_epoch > end->epoch;
+}
+
+static int may_open(struct pml_pool *pool, const struct pml_chain *end) {
+    if (pool->flags & PML_OPEN_REPLICA) return PML_OK; /* it commits nothing of its own */
+    if (is_fenced(pool, end))
+        return pml_fail(PML_E_FENCED, "epoch %u has taken over: this pool is no longer the primary",
+                        pool->control->fenced_epoch);
+    if (pool->live && pool->control->frozen == PML_FROZEN_POWER &&
+        !(pool->flags & PML_OPEN_PROMOTE))
+        return pml_fail(PML_E_FROZEN,
+                        "a power loss was announced, and the log was handed over to receivers");
+    return PML_OK;
 }
 
 static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
@@ -117,12 +151,16 @@ static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
     memcpy(control->pool_id, pool->header.pool_id, 16);
     memcpy(control->boot_id, pool->boot_id, sizeof control->boot_id);
     control->epoch = end->epoch;
-    control->frozen = 0;
-    control->fenced_epoch = 0;
+    if (!pool->live) { /* a shipper's words of another boot: its clock says nothing here */
+        control->shipper_beat_ns = 0;
+        control->delay_ns = control->lsn_limit = control->backlog_limit_bytes = 0;
+        control->frozen = control->fenced_epoch = 0;
+    } else if (control->frozen == PML_FROZEN_FENCED && !is_fenced(pool, end)) {
+        control->frozen = control->fenced_epoch = 0;
+    }
     control->committing = 0;
     control->lsn_closed = 0;
     memset(control->lsn_level, 0, sizeof control->lsn_level);
-    control->delay_ns = 0;
     control->txn_durable = end->txn;
     __atomic_store_n(&control->lsn_checkpoint, pool->mark.lsn_checkpoint, __ATOMIC_RELEASE);
     __atomic_store_n(&control->lsn_durable, end->lsn, __ATOMIC_RELEASE);
@@ -140,7 +178,9 @@ int pml_recover(struct pml_pool *pool) {
 
     struct pml_chain chain = chain_of(&pool->mark);
     struct walked found = {.image_bytes = pool->mark.image_bytes};
-    int end = walk(pool, &chain, &found);
+    int end;
+    st = walk(pool, &chain, &found, &end);
+    if (st != PML_OK) return st;
     uint64_t records = found.records, durable = known_durable(pool, &chain);
     if (found.senseless)
         return pml_fail_corrupt("log", found.senseless, 0, 0, 0,
@@ -161,6 +201,8 @@ int pml_recover(struct pml_pool *pool) {
                                 durable, chain.lsn,
                                 "the log breaks at LSN %llu, below what is known to be durable",
                                 (unsigned long long)chain.lsn);
+    st = may_open(pool, &chain); /* nothing has changed yet */
+    if (st != PML_OK) return st;
     pool->recovered_records = records;
     pool->lsn_tail = chain.lsn;
     pool->chain = chain.checksum;
@@ -272,28 +314,12 @@ static int follow_again(struct pml_pool *pool, int *marks) {
     return PML_OK;
 }
 
-/* The writer may lap the ring while we read: everything is decided on a copy, whose checksum says
- * that it is the record that belongs here.  PML_OK; a negative status; or FOLLOW_BROKEN. */
+/* PML_OK; a negative status; or FOLLOW_BROKEN. */
 #define FOLLOW_BROKEN 1
 static int copy_record(struct pml_pool *pool, const struct pml_record **out) {
-    const char *at = pool->ring + pool->followed.lsn % pool->ring_bytes;
-    struct pml_record header;
-    memcpy(&header, at, sizeof header);
-    if (header.magic != PML_MAGIC_RECORD || header.lsn != pool->followed.lsn ||
-        header.length < PML_LINE || header.length % PML_LINE || header.length > pool->ring_bytes)
-        return FOLLOW_BROKEN;
-    if (header.length > pool->copy_capacity) {
-        char *bigger = realloc(pool->copy, header.length);
-        if (!bigger) return pml_fail(PML_E_MEMORY, "no memory for a record");
-        pool->copy = bigger;
-        pool->copy_capacity = header.length;
-    }
-    memcpy(pool->copy, at, header.length);
-    const struct pml_record *copy = (const struct pml_record *)(const void *)pool->copy;
-    *out = copy;
-    if (copy->length != header.length) return FOLLOW_BROKEN;
-    return pml_log_judge(copy, pool->ring_bytes, pool->salt, &pool->followed) < 0 ? PML_OK
-                                                                                  : FOLLOW_BROKEN;
+    int end;
+    int st = look(pool, &pool->followed, out, &end);
+    return st != PML_OK || end < 0 ? st : FOLLOW_BROKEN;
 }
 
 static int follow_to(struct pml_pool *pool, uint64_t target) {
@@ -326,7 +352,9 @@ static int follow_dead(struct pml_pool *pool) {
     if (st != PML_OK) return st;
     struct pml_chain chain = pool->followed;
     struct walked found = {.image_bytes = pool->image_bytes};
-    int end = walk(pool, &chain, &found);
+    int end;
+    st = walk(pool, &chain, &found, &end);
+    if (st != PML_OK) return st;
     uint64_t records = found.records;
     bool clean = (pool->mark.flags & PML_MARK_CLEAN) != 0;
     uint64_t durable = clean && !records && marks == PML_MARKS_BOTH

@@ -2,9 +2,9 @@
  * The log as another process reads it: a read-only mapping of the ring, the writer's shared words,
  * and slots that keep the ring from being reused.
  *
- * A reader sees records only up to lsn_durable, which the writer stores after the drain.  What it
- * reads without a slot may be overwritten while it looks: records are verified, and the caller
- * verifies what it copied (the checksum is in the record).
+ * A reader sees records only up to lsn_durable, which the writer stores after the drain.  The ring
+ * may be overwritten while it looks, unless a required slot keeps it: so a record is copied first,
+ * then the copy is verified, and only copies are handed out.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,12 +25,15 @@
 struct pml_tail {
     struct pml_pool pool; /* only its files and mappings are in use */
     struct pml_chain chain;
+    struct pml_copy copy; /* what was handed out last */
     bool writable;
 };
 
 int pml_tail_close(struct pml_tail *tail) {
     if (!tail) return PML_OK;
     pml_medium_close(&tail->pool, false);
+    free(tail->pool.copy.data);
+    free(tail->copy.data);
     free(tail);
     return PML_OK;
 }
@@ -96,69 +99,92 @@ static int seek_mark(struct pml_tail *tail) {
     return st;
 }
 
+static const char *ring_at(const struct pml_tail *tail) {
+    return tail->pool.ring + tail->chain.lsn % tail->pool.ring_bytes;
+}
+
+/* The record at a place of the chain, behind `at` bytes of the copy. */
+static int copy_at(struct pml_tail *tail, const struct pml_chain *chain, size_t at,
+                   const struct pml_record **out, int *end) {
+    const struct pml_pool *pool = &tail->pool;
+    int st = pml_log_copy(pool->ring, pool->ring_bytes, pool->salt, chain, &tail->copy, at, end);
+    if (st == PML_OK && *end < 0) *out = (const struct pml_record *)(void *)(tail->copy.data + at);
+    return st;
+}
+
 int pml_tail_seek(struct pml_tail *tail, uint64_t lsn) {
     struct pml_pool *pool = &tail->pool;
-    int st = seek_mark(tail);
+    int st = seek_mark(tail), end;
     if (st != PML_OK || !lsn || lsn == tail->chain.lsn) return st;
     /* A sound record says itself what it continues. */
-    const struct pml_record *record =
-        (const struct pml_record *)(const void *)(pool->ring + lsn % pool->ring_bytes);
-    struct pml_chain before = {lsn, record->txn - 1, record->session, record->epoch,
-                               record->checksum_prev};
-    if (lsn < end_of_log(tail) &&
-        pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &before, &record) < 0) {
-        tail->chain = before;
-        return PML_OK;
+    struct pml_record header;
+    const struct pml_record *record;
+    memcpy(&header, pool->ring + lsn % pool->ring_bytes, sizeof header);
+    struct pml_chain before = {lsn, header.txn - 1, header.session, header.epoch,
+                               header.checksum_prev};
+    if (lsn < end_of_log(tail)) {
+        st = copy_at(tail, &before, 0, &record, &end);
+        if (st != PML_OK) return st;
+        if (end < 0) {
+            tail->chain = before;
+            return PML_OK;
+        }
     }
-    while (tail->chain.lsn < lsn &&
-           pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &tail->chain, &record) < 0)
+    while (tail->chain.lsn < lsn) {
+        st = copy_at(tail, &tail->chain, 0, &record, &end);
+        if (st != PML_OK) return st;
+        if (end >= 0) break;
         pml_chain_advance(&tail->chain, record);
+    }
     if (tail->chain.lsn == lsn) return PML_OK;
     pml_detail_new(PML_E_GAP)->lsn = lsn;
     return pml_fail(PML_E_GAP, "no record begins at LSN %llu, or the ring has lost it",
                     (unsigned long long)lsn);
 }
 
-int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out) {
+/* Copies the next record behind `at` bytes of the copy, and goes behind it. */
+static int next_at(struct pml_tail *tail, size_t at, const struct pml_record **out) {
     struct pml_pool *pool = &tail->pool;
-    const struct pml_record *record;
-    uint64_t end = end_of_log(tail);
-    if (tail->chain.lsn >= end) return PML_E_MISSING;
-    int found = pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, &tail->chain, &record);
-    if (found >= 0) {
+    uint64_t last = end_of_log(tail);
+    int end;
+    if (tail->chain.lsn >= last) return PML_E_MISSING;
+    int st = copy_at(tail, &tail->chain, at, out, &end);
+    if (st != PML_OK) return st;
+    if (end >= 0) {
         if (!pool->live) return PML_E_MISSING;
         atomic_thread_fence(memory_order_acquire);
         if (__atomic_load_n(&pool->control->lsn_checkpoint, __ATOMIC_ACQUIRE) > tail->chain.lsn)
             return pml_fail(PML_E_GAP, "the ring no longer holds LSN %llu",
                             (unsigned long long)tail->chain.lsn);
         return pml_fail_corrupt(
-            "log", tail->chain.lsn, PML_RING_OFFSET + tail->chain.lsn % pool->ring_bytes, end,
+            "log", tail->chain.lsn, PML_RING_OFFSET + tail->chain.lsn % pool->ring_bytes, last,
             tail->chain.lsn, "the log breaks at LSN %llu", (unsigned long long)tail->chain.lsn);
     }
-    struct pml_record header = *record; /* the ring may be lapped while we look */
-    if (header.lsn != tail->chain.lsn || header.length > pool->ring_bytes)
-        return pml_fail(PML_E_GAP, "the ring no longer holds LSN %llu",
-                        (unsigned long long)tail->chain.lsn);
-    pml_chain_advance(&tail->chain, &header);
-    out->record = record;
-    out->lsn_next = tail->chain.lsn;
+    pml_chain_advance(&tail->chain, *out);
     return PML_OK;
 }
 
+int pml_tail_next(struct pml_tail *tail, struct pml_tail_record *out) {
+    int st = next_at(tail, 0, &out->record);
+    if (st == PML_OK) out->lsn_next = tail->chain.lsn;
+    return st;
+}
+
 int pml_tail_run(struct pml_tail *tail, uint64_t max, const char **data, uint64_t *size) {
-    struct pml_tail_record next;
-    uint64_t start = tail->chain.lsn;
+    const struct pml_record *record;
     *size = 0;
-    for (;;) {
-        struct pml_chain before = tail->chain;
-        int st = pml_tail_next(tail, &next);
-        if (st != PML_OK && *size) return tail->chain = before, PML_OK;
-        if (st != PML_OK) return st;
-        if (*size && next.lsn_next - start > max) return tail->chain = before, PML_OK;
-        *data = tail->pool.ring + start % tail->pool.ring_bytes;
-        *size = next.lsn_next - start;
-        if (*size >= max) return PML_OK;
+    while (*size < max) {
+        /* Only a hint how long the next one is: it spares copying what does not fit. */
+        uint64_t length = 0;
+        if (*size) memcpy(&length, ring_at(tail) + offsetof(struct pml_record, length), 8);
+        if (length && *size + length > max) break;
+        int st = next_at(tail, *size, &record);
+        if (st != PML_OK && !*size) return st;
+        if (st != PML_OK) break; /* said again by the next call */
+        *size += record->length;
     }
+    *data = tail->copy.data;
+    return PML_OK;
 }
 
 /* The sleeper samples wake, then looks for records, then raises waiters, and only then sleeps; the
@@ -231,33 +257,43 @@ static void wake_writers(struct pml_control *control) {
 }
 
 /* Levels never fall while this writer's session lasts: what was said stays true. */
-int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3], uint64_t delay_ns) {
+int pml_tail_publish(struct pml_tail *tail, const uint64_t lsn_level[3],
+                     const struct pml_bound *bound) {
     int st = may_tell(tail);
     if (st != PML_OK) return st;
     struct pml_control *control = tail->pool.control;
     for (int i = 0; i < 3; i++)
         if (lsn_level[i] > control->lsn_level[i])
             __atomic_store_n(&control->lsn_level[i], lsn_level[i], __ATOMIC_SEQ_CST);
-    __atomic_store_n(&control->delay_ns, delay_ns, __ATOMIC_SEQ_CST);
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    __atomic_store_n(&control->shipper_beat_ns,
-                     (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec,
-                     __ATOMIC_RELAXED);
+    __atomic_store_n(&control->delay_ns, bound->delay_ns, __ATOMIC_RELAXED);
+    __atomic_store_n(&control->backlog_limit_bytes, bound->backlog_limit_bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&control->lsn_limit, bound->lsn_limit, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&control->shipper_beat_ns, pml_monotonic_ns(), __ATOMIC_RELAXED);
     wake_writers(control);
     return PML_OK;
+}
+
+uint64_t pml_monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t shipper_age_ns(const struct pml_control *control) {
+    uint64_t beat_ns = __atomic_load_n(&control->shipper_beat_ns, __ATOMIC_RELAXED);
+    uint64_t now_ns = pml_monotonic_ns();
+    /* A beat of an earlier boot may lie in the future. */
+    return beat_ns && beat_ns <= now_ns ? now_ns - beat_ns : UINT64_MAX;
+}
+
+bool pml_shipper_lives(const struct pml_control *control) {
+    return shipper_age_ns(control) < PML_SHIPPER_SILENCE_MS * 1000000ull;
 }
 
 int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns) {
     int st = pml_alive(pool);
     if (st != PML_OK) return st;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-    uint64_t beat_ns =
-        pool->control ? __atomic_load_n(&pool->control->shipper_beat_ns, __ATOMIC_RELAXED) : 0;
-    /* A beat of an earlier boot may lie in the future. */
-    *age_ns = beat_ns && beat_ns <= now_ns ? now_ns - beat_ns : UINT64_MAX;
+    *age_ns = pool->control ? shipper_age_ns(pool->control) : UINT64_MAX;
     return PML_OK;
 }
 

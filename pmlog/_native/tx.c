@@ -270,33 +270,49 @@ static void end_tx(struct pml_pool *pool) {
     pml_lock_give(&pool->lock);
 }
 
-/* The backlog's bound: how long a commit waits, so that receivers can keep up.  It waits where it
- * holds nothing, before it begins; a stopped writer looks at its signals each slice. */
-static int heed_backlog(struct pml_pool *pool) {
-    uint64_t delay = __atomic_load_n(&pool->control->delay_ns, __ATOMIC_RELAXED);
-    if (PML_LIKELY(!delay)) return PML_OK;
-    if (delay == PML_DELAY_BLOCK) {
-        uint32_t seen = __atomic_load_n(&pool->control->level_wake, __ATOMIC_ACQUIRE);
-        if (__atomic_load_n(&pool->control->delay_ns, __ATOMIC_ACQUIRE) == PML_DELAY_BLOCK)
-            pml_futex_wait((const _Atomic uint32_t *)&pool->control->level_wake, seen,
-                           PML_WAIT_SLICE_MS);
-        if (__atomic_load_n(&pool->control->delay_ns, __ATOMIC_ACQUIRE) == PML_DELAY_BLOCK &&
-            !__atomic_load_n(&pool->control->frozen, __ATOMIC_ACQUIRE))
-            return pml_fail(PML_E_BUSY, "the backlog has reached its bound: receivers are behind");
-        return PML_OK;
-    }
-    delay = pml_min64(delay, PML_WAIT_SLICE_MS * 1000000ull);
-    struct timespec pause = {(time_t)(delay / 1000000000ull), (long)(delay % 1000000000ull)};
-    nanosleep(&pause, NULL);
-    return PML_OK;
-}
-
 static int take(struct pml_pool *pool) {
     if (PML_UNLIKELY(!pml_lock_take(&pool->lock, PML_WAIT_SLICE_MS)))
         return pml_fail(PML_E_BUSY, "another thread's transaction is open");
     int st = pml_alive(pool);
     if (PML_UNLIKELY(st != PML_OK)) pml_lock_give(&pool->lock);
     return st;
+}
+
+/* ---- the backlog's bound ---- */
+
+/* Sleeps shorter than this take as long: what is owed adds up until it is worth one. */
+#define DELAY_STEP_NS 250000
+#define CREDIT_LOOKS 8u /* words of the shipper's that a call without credit waits for at most */
+
+/* A transaction waits where it holds nothing, before it begins.  The word of a shipper that is gone
+ * does not count: nobody would take it back. */
+static void pause_for_receivers(struct pml_pool *pool, uint64_t delay_ns) {
+    if (pml_is_prompt || !pml_shipper_lives(pool->control)) return;
+    delay_ns = pml_min64(delay_ns, PML_WAIT_SLICE_MS * 1000000ull);
+    uint64_t owed = atomic_fetch_add(&pool->delay_owed_ns, delay_ns) + delay_ns;
+    if (owed < DELAY_STEP_NS) return;
+    atomic_store(&pool->delay_owed_ns, 0);
+    owed = pml_min64(owed, PML_WAIT_SLICE_MS * 1000000ull);
+    struct timespec pause = {0, (long)owed};
+    nanosleep(&pause, NULL);
+}
+
+/* Credit: the log may grow as long as it ends below lsn_limit.  Looked at under the pool's lock, so
+ * that no more than one record reaches beyond, however late the shipper looks. */
+static inline bool has_credit(struct pml_pool *pool) {
+    uint64_t limit = __atomic_load_n(&pool->control->lsn_limit, __ATOMIC_RELAXED);
+    return PML_LIKELY(pool->lsn_tail <= limit - 1) /* 0: no limit */
+           || !pml_shipper_lives(pool->control);
+}
+
+static int behind(struct pml_pool *pool, uint64_t lsn_tail) {
+    const struct pml_control *control = pool->control;
+    uint64_t limit = __atomic_load_n(&control->lsn_limit, __ATOMIC_RELAXED);
+    uint64_t bytes = __atomic_load_n(&control->backlog_limit_bytes, __ATOMIC_RELAXED);
+    uint64_t lacking = lsn_tail + bytes - limit;
+    return pml_fail(PML_E_BEHIND, "receivers lack %llu bytes of the log, the bound is %llu bytes",
+                    (unsigned long long)(lacking > lsn_tail ? lsn_tail : lacking),
+                    (unsigned long long)bytes);
 }
 
 static inline bool mine(struct pml_pool *pool) {
@@ -374,7 +390,7 @@ static int reclaim(struct pml_pool *pool) {
     pool->allocations_reclaimed = pool->allocations;
     int st = pml_reach(pool, PML_HEAP_AT, sizeof(struct pml_heap));
     uint64_t fit = pml_max64(pool->record_max / (4 * pml_free_cost()), 4);
-    while (st == PML_OK && pieces && pml_heap(pool)->garbage) {
+    while (st == PML_OK && pieces && pml_heap(pool)->garbage && has_credit(pool)) {
         uint32_t some = (uint32_t)pml_min64(pml_min64(pieces, fit), PML_GARBAGE_STEP);
         pieces -= some;
         open_tx(pool, false);
@@ -390,12 +406,48 @@ static int reclaim(struct pml_pool *pool) {
     return st == PML_E_LOG_FULL || st == PML_E_TOO_LARGE || st == PML_E_FROZEN ? PML_OK : st;
 }
 
+/* The lock was taken without credit.  Gives it back and waits for a word of the shipper's, for a
+ * slice: a stopped writer looks at its signals.  PML_OK: look again. */
+static int wait_for_credit(struct pml_pool *pool) {
+    struct pml_control *control = pool->control;
+    uint64_t lsn_tail = pool->lsn_tail;
+    uint32_t seen = __atomic_load_n(&control->level_wake, __ATOMIC_SEQ_CST);
+    bool changed = has_credit(pool); /* before `seen` was sampled: then nobody would wake us */
+    pml_lock_give(&pool->lock);
+    int st = may_commit(pool); /* frozen or fenced: what it waits for will not come */
+    if (changed || st != PML_OK) return st;
+    if (pml_is_prompt) return behind(pool, lsn_tail);
+    if (pml_futex_wait((const _Atomic uint32_t *)&control->level_wake, seen, PML_WAIT_SLICE_MS) ==
+        0)
+        return may_commit(pool);
+    st = may_commit(pool);
+    return st == PML_OK ? behind(pool, lsn_tail) : st;
+}
+
+/* The lock, and credit. */
+static int take_with_credit(struct pml_pool *pool) {
+    for (uint32_t attempt = 0;; attempt++) {
+        int st = take(pool);
+        if (PML_LIKELY(st != PML_OK || has_credit(pool))) return st;
+        uint64_t lsn_tail = pool->lsn_tail;
+        st = wait_for_credit(pool);
+        if (st != PML_OK) return st;
+        if (attempt == CREDIT_LOOKS) return behind(pool, lsn_tail); /* has the caller signals? */
+    }
+}
+
 /* The lock, and the pool fit for a transaction. */
 static int take_for_writing(struct pml_pool *pool) {
-    int st = heed_backlog(pool);
-    if (PML_LIKELY(st == PML_OK)) st = take(pool);
+    uint64_t delay_ns = __atomic_load_n(&pool->control->delay_ns, __ATOMIC_RELAXED);
+    if (PML_UNLIKELY(delay_ns)) pause_for_receivers(pool, delay_ns);
+    int st = take_with_credit(pool);
     if (PML_LIKELY(st != PML_OK || !pml_heap(pool)->garbage)) return st;
     st = reclaim(pool);
+    if (st == PML_OK && !has_credit(pool)) { /* the last piece has used it up */
+        uint64_t lsn_tail = pool->lsn_tail;
+        st = wait_for_credit(pool);
+        return st == PML_OK ? behind(pool, lsn_tail) : st;
+    }
     if (st != PML_OK) pml_lock_give(&pool->lock);
     return st;
 }

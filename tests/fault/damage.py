@@ -194,6 +194,7 @@ def used_pages(path: Path) -> list[int]:
 RAISED = "CHECK RAISED"
 EXACT = "exact"
 REFUSED = "refused at open"
+STOPPED = "refused at open as frozen or fenced"
 DETECTED = "refused at read"
 WRONG_ENOUGH = 8
 
@@ -204,6 +205,8 @@ def look(path: Path, expected: dict[str, Any], *, readonly: bool) -> str:
         pool = pmlog.open(path, readonly=readonly, **SMALL)
     except (pmlog.CorruptionError, pmlog.FormatError) as error:
         return _named(error) or REFUSED
+    except (pmlog.PoolFrozenError, pmlog.FencedError):
+        return STOPPED
     except Exception as error:
         return f"WRONG ERROR at open: {error!r}"
     outcome = EXACT

@@ -151,12 +151,12 @@ static void recovery_decides_by_the_table(void) {
 
 /* Every status has a name of its own. */
 static void statuses_have_names(void) {
-    for (int status = 0; status >= PML_E_AGAIN; status--) {
+    for (int status = 0; status >= PML_E_BEHIND; status--) {
         CHECK(strcmp(pml_status_name(status), "UNKNOWN"));
         for (int other = 0; other > status; other--)
             CHECK(strcmp(pml_status_name(status), pml_status_name(other)));
     }
-    CHECK(!strcmp(pml_status_name(PML_E_AGAIN - 1), "UNKNOWN"));
+    CHECK(!strcmp(pml_status_name(PML_E_BEHIND - 1), "UNKNOWN"));
     CHECK(!strcmp(pml_status_name(1), "UNKNOWN"));
 }
 

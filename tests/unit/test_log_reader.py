@@ -350,13 +350,35 @@ def test_slot_pins_the_ring(open_pool: OpenPool) -> None:
             r.write(0, bytes([n]) * 30_000)
 
 
+def test_slot_not_required(open_pool: OpenPool) -> None:
+    """A slot that is not required stops nobody; its reader is told that its place is lost."""
+    pool = open_pool()
+    r = pool.region("r", 30_000)
+    with LogReader(pool.path, lsn=pool.position.lsn) as reader:
+        consumer = reader.claim("slow")
+        first = pool.position.lsn
+        for n in range(30):
+            r.write(0, bytes([n]) * 30_000)
+        assert pool.position.lsn > first + 3 * pool.status().ring_bytes
+        assert consumer.lsn_acked == first
+        for read in (reader.next, reader.run):
+            with pytest.raises(pmlog.GapError):
+                read()
+        reader.seek(None)
+        consumer.ack(reader.position.lsn)
+        r.write(0, b"again")
+        last = list(reader.records())[-1]
+        assert last.position == pool.position
+        assert reader.next() is None
+
+
 def test_slot_outlives_its_holder_and_the_writer(open_pool: OpenPool) -> None:
     """A slot is kept through close, kill and open of pool and reader, and goes on where it was."""
     pool = open_pool(log_size="1MiB")
     d = pool.dict("d")
     begin = pool.position.lsn
     with LogReader(pool.path, lsn=begin) as reader:
-        reader.claim("consumer")
+        reader.claim("consumer", required=True)
     d["a"] = 1
     middle = pool.position.lsn
     pool.close()
@@ -366,7 +388,7 @@ def test_slot_outlives_its_holder_and_the_writer(open_pool: OpenPool) -> None:
         status = reader.status()
         assert status is not None
         assert [(c.name, c.lsn_acked) for c in status.consumers] == [("consumer", begin)]
-        consumer = reader.claim("consumer")
+        consumer = reader.claim("consumer", required=True)
         assert consumer.lsn_acked == begin
         consumer.ack(middle)
     abandon(pool)
@@ -376,7 +398,7 @@ def test_slot_outlives_its_holder_and_the_writer(open_pool: OpenPool) -> None:
         for n in range(100):
             r.write(0, bytes([n]) * 200_000)
     with LogReader(pool.path, lsn=middle) as reader:
-        consumer = reader.claim("consumer")
+        consumer = reader.claim("consumer", required=True)
         assert consumer.lsn_acked == middle
         assert len(list(reader.records())) > 2
         consumer.release()

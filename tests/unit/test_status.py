@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import pmlog
+from pmlog import limits
+from pmlog._engine import lib
+from pmlog.log import Bound, LogReader
 from tests.support import DOMAINS, MEDIA, OpenPool, abandon
 
 
@@ -181,3 +184,29 @@ def test_path(open_pool: OpenPool, memory_dir: Path, monkeypatch: pytest.MonkeyP
     with open_pool("relative") as pool:
         assert pool.path == "relative"
     assert os.fspath(pool.path) == "relative"
+
+
+def test_bound(pool: pmlog.Pool) -> None:
+    """It shows the bound that a shipper sets, and whether writers wait; none without a shipper."""
+    status = pool.status()
+    assert (status.delay_ns, status.backlog_bytes, status.backlog_limit_bytes) == (0, None, None)
+    assert not status.is_blocked
+    end = pool.position.lsn
+    with LogReader(pool.path) as reader:
+        reader.publish(0, 0, 0, Bound(delay_ns=7, lsn_limit=end + 64, limit_bytes=4096))
+        status = pool.status()
+        assert (status.delay_ns, status.backlog_limit_bytes) == (7, 4096)
+        assert status.backlog_bytes == 4096 - 64
+        assert not status.is_blocked
+        reader.publish(0, 0, 0, Bound(lsn_limit=end, limit_bytes=4096))
+        status = pool.status()
+        assert status.is_blocked
+        assert status.backlog_bytes == status.backlog_limit_bytes == 4096
+        reader.publish(0, 0, 0)
+        assert not pool.status().is_blocked
+        assert pool.status().backlog_limit_bytes is None
+
+
+def test_silence_is_the_engines() -> None:
+    """Both sides take a shipper for gone after the same time."""
+    assert lib.PML_SHIPPER_SILENCE_MS == limits.SHIPPER_SILENCE_S * 1000

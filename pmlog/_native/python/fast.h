@@ -89,8 +89,9 @@ void fast_done(struct fast_bytes *bytes);
 PyObject *fast_decode(struct fast_container *self, const char *data, int64_t word); /* NULL, no
                                                               error set: leave it to Python */
 PyObject *fast_fail(struct fast_container *self, int64_t status); /* raises what the status says */
-static inline bool fast_is_retried(int64_t status) { /* another thread's transaction is open */
-    return status == PML_E_BUSY;
+/* another thread's transaction is open, or receivers are behind: Python waits */
+static inline bool fast_is_retried(int64_t status) {
+    return status == PML_E_BUSY || status == PML_E_BEHIND;
 }
 
 PyObject *fast_container_bind(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
