@@ -101,7 +101,9 @@ class Stop(msgspec.Struct, frozen=True):
     """power: the pool's; fenced: that of the other pool."""
     told: tuple[str, ...] = ()
     """Receivers that the seal was, or is just being, sent to: before the pool may be written again
-    each has to give it back. Stored before the seal is sent."""
+    each has to give it back. Stored before the seal is sent. A vault counts as one of them."""
+    source: str = ""
+    """power: where it was heard of first."""
 
 
 def stop_of(path: str | os.PathLike[str]) -> Stop | None:

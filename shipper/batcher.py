@@ -40,12 +40,13 @@ class Rates:
     """Frames since the slower way was measured."""
 
 
-def choose(rates: Rates, size: int) -> Codec:
+def choose(rates: Rates, size: int, *, may_probe: bool = True) -> Codec:
     """Choose how to pack a frame: whichever is faster from end to end, now and then the other.
 
     Args:
         rates: What was measured on this connection.
         size: Bytes of the frame.
+        may_probe: Whether the slower way, or one that was never tried, may be tried.
 
     Returns:
         The codec.
@@ -55,9 +56,9 @@ def choose(rates: Rates, size: int) -> Codec:
     if not rates.plain:
         return Codec.NONE
     if not rates.lz4:
-        return Codec.LZ4
+        return Codec.LZ4 if may_probe else Codec.NONE
     faster = Codec.LZ4 if rates.lz4 > rates.plain else Codec.NONE
-    if rates.since_probe < PROBE_FRAMES:
+    if rates.since_probe < PROBE_FRAMES or not may_probe:
         return faster
     return Codec.NONE if faster is Codec.LZ4 else Codec.LZ4
 

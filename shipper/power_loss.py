@@ -1,114 +1,329 @@
-"""What happens when power fails: freeze, drain, seal; and when it returns."""
+"""One pool when power fails: freeze, drain, seal, or fill the vault; and when it returns.
+
+Order of what is stored, and what is true after a crash behind each line:
+
+1. The pool's stop mark: no program opens the pool for writing any more.
+2. The word in the pool's control file: the next commit raises, the log's end is final.
+3. For each receiver, its name in the stop mark; only then is it given the seal.
+4. The receiver's seal, after the bytes that it vouches for; then its acknowledgement.
+
+And back: every holder named in the mark has given its seal back, the vault is void, the word is
+taken back, the mark is removed.  Whoever dies in between leaves a pool that is stopped.
+"""
 
 import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pmlog.errors import PmlogError
+from shipper.config import POWER_LOSS_TIMEOUT_S
+from shipper.power.decide import Rank, State, is_parked, state_of
 from shipper.shared import SharedPool
 
-STEP_S = 0.02
+if TYPE_CHECKING:
+    from shipper.session import Session
+
+_log = logging.getLogger("shipper")
+
+STEP_S: Final = 0.02
+RETRY_S: Final = 1.0
 
 
-async def save(pool: SharedPool, timeout_s: float) -> dict[str, object]:
-    """Stop the writer and get the rest of its log to the receivers.
+class Power(Protocol):
+    """What a saver wants to know of the power."""
 
-    Again, while it is under way or done, does no harm.
+    @property
+    def is_failing(self) -> bool:
+        """Whether power fails."""
+
+    @property
+    def source(self) -> str | None:
+        """Who said so first."""
+
+    def seconds_left(self) -> float | None:
+        """Tell how long there is power; None: nobody knows."""
+
+
+class Saver:
+    """Saves one pool whenever power fails, and lets its writer go on when power is back.
 
     Args:
         pool: The pool.
-        timeout_s: How long to wait for receivers.
-
-    Returns:
-        What came of it: `sealed` is true if as many receivers as are required have everything,
-        and know that it is everything.
+        power: How it is.
     """
-    async with pool.power_lock:
-        begun = pool.clock()
-        if _is_fenced(pool):
-            return _refused(pool, "sealed")
-        if pool.seal_lsn is None:
-            await pool.freeze()
-        if _is_fenced(pool):
-            return _refused(pool, "sealed")
-        pool.wake_all()
-        while not _is_saved(pool) and pool.clock() - begun < timeout_s:  # noqa: ASYNC110 - many states
+
+    def __init__(self, pool: SharedPool, power: Power) -> None:
+        self.pool = pool
+        self.last_error: str | None = None
+        """Of stopping the writer."""
+        self.waiting_for: frozenset[str] = frozenset()
+        """Power is back, and these may hold a seal and cannot be reached."""
+        self._power = power
+        self._changed = asyncio.Event()
+        self._is_busy = False
+        self._is_asked = False
+        self._until_s = 0.0
+        """A round that was asked for lasts until then."""
+        self._begun_s = 0.0
+        self._time_s = 0.0
+        """How much time there was when the round began."""
+        self._ended: list[asyncio.Future[None]] = []
+        self._seconds = 0.0
+        pool.is_parked = self._is_parked
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look again at how the power is."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Follow the power until cancelled."""
+        was_failing = False
+        while True:  # until it is cancelled, at the end
+            self._changed.clear()
+            is_failing = self._power.is_failing
+            if is_failing and (self._is_asked or not was_failing):
+                await self._guarded(self._save)
+            elif not is_failing and self.pool.is_stopping:
+                await self._guarded(self._restore)
+            was_failing = is_failing
+            if self._power.is_failing == is_failing and not (is_failing and self._is_asked):
+                await self._changed.wait()
+
+    async def _guarded(self, act: Callable[[], Any]) -> None:
+        try:
+            await act()
+        except PmlogError as error:
+            self._note_error(error)
+            await asyncio.sleep(RETRY_S)
+            self.wake()
+
+    def _note_error(self, error: Exception) -> None:
+        self.last_error = f"{type(error).__name__}: {error}"
+        _log.error("%s: %s", self.pool.path, self.last_error)
+
+    async def save(self, timeout_s: float) -> dict[str, Any]:
+        """Wait for receivers, for longer than so far if need be; the power must be failing.
+
+        Args:
+            timeout_s: How long.
+
+        Returns:
+            What came of it.
+        """
+        self._until_s = max(self._until_s, self.pool.clock() + timeout_s)
+        self._is_asked = True
+        await self.round_ended(self.wake)
+        return self.result()
+
+    async def round_ended(self, act: Callable[[], None] = lambda: None) -> None:
+        """Wait until receivers and vault are no longer waited for.
+
+        Args:
+            act: What makes a round begin, if none is under way.
+        """
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.append(ended)
+        act()
+        await ended
+
+    # ---- saving --------------------------------------------------------------------------------
+
+    async def _save(self) -> None:
+        pool = self.pool
+        self._is_busy, self._begun_s = True, pool.clock()
+        self._time_s = self._left_s()
+        try:
+            while pool.seal_lsn is None and self._power.is_failing and not pool.fenced_epoch:
+                await self._freeze()
+            pool.is_unsealing = False
+            pool.wake_all()
+            await self._drain()
+        finally:
+            self._is_busy = self._is_asked = False
+            self._seconds = pool.clock() - self._begun_s
+            for ended in self._ended:
+                if not ended.done():
+                    ended.set_result(None)
+            self._ended.clear()
+            pool.wake_all()
+        state = self.state()
+        _log.log(
+            logging.WARNING if state in (State.UNSAVED, State.SAVING) else logging.INFO,
+            "%s: %s in %.3f s", pool.path, state.value, self._seconds,
+            extra={"event": "power_round_ended", "pool": pool.id, "state": state.value},
+        )  # fmt: skip
+
+    async def _freeze(self) -> None:
+        pool = self.pool
+        try:
+            await pool.freeze(self._power.source or "")
+            self.last_error = None
+        except PmlogError as error:
+            self._note_error(error)
+            await asyncio.sleep(RETRY_S)
+            return
+        _log.warning(
+            "%s: writers are stopped, power fails", pool.path,
+            extra={"event": "frozen", "pool": pool.id, "lsn": pool.seal_lsn},
+        )  # fmt: skip
+
+    async def _drain(self) -> None:
+        while self._power.is_failing and self.pool.fenced_epoch is None:
+            if self._is_done() or self._left_s() <= 0:
+                return
             await asyncio.sleep(STEP_S)
-        return {
-            "pool": pool.path,
-            "id": pool.id,
-            "sealed": _is_sealed(pool),
+
+    def _left_s(self) -> float:
+        """How long this round still lasts."""
+        now, left = self.pool.clock(), self._power.seconds_left()
+        if self._is_asked:
+            asked = self._until_s - now
+            return asked if left is None else min(asked, left)
+        return self._begun_s + POWER_LOSS_TIMEOUT_S - now if left is None else left
+
+    def _is_done(self) -> bool:
+        """Whether enough receivers are sealed, and so is everyone here."""
+        return self.is_sealed() and all(one.has_all for one in self.pool.sessions.values())
+
+    def is_sealed(self) -> bool:
+        """Tell whether as many receivers as are required have everything and know it.
+
+        Returns:
+            Whether they do.
+        """
+        pool = self.pool
+        sealed = {name for name, session in pool.sessions.items() if session.has_all}
+        enough = len(sealed) >= pool.config.require and pool.config.required <= sealed
+        return pool.is_sealing and enough
+
+    def _is_parked(self, session: "Session") -> bool:
+        pool = self.pool
+        if not pool.is_sealing or not self._is_busy:
+            return False
+        lacking = frozenset(_rank(other) for other in pool.sessions.values() if not other.has_all)
+        passed_s = pool.clock() - self._begun_s
+        return is_parked(_rank(session), lacking, passed_s, self._time_s)
+
+    # ---- power is back -------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        """Let the writer go on once nobody holds a seal.
+
+        Receivers that cannot be reached are waited for as long as it takes: one that kept its seal
+        could be promoted as complete while the writer goes on.
+        """
+        pool = self.pool
+        try:
+            while not self._power.is_failing and pool.is_stopping and not pool.fenced_epoch:
+                missing = frozenset(pool.told) - set(pool.sessions)
+                if missing != self.waiting_for and missing:
+                    _log.warning(
+                        "%s: power is back, but these may hold a seal and cannot be reached: %s",
+                        pool.path, ", ".join(sorted(missing)),
+                        extra={"event": "restore_waits", "pool": pool.id},
+                    )  # fmt: skip
+                self.waiting_for = missing
+                if pool.is_unsealing != (not missing):
+                    pool.is_unsealing = not missing
+                    pool.wake_all()
+                if not missing and all(one.is_free for one in pool.sessions.values()):
+                    # Between this look and the end of `unfreeze` nothing else runs.
+                    pool.unfreeze()
+                    _log.info(
+                        "%s: writers go on", pool.path,
+                        extra={"event": "restored", "pool": pool.id},
+                    )  # fmt: skip
+                    return
+                await asyncio.sleep(STEP_S)
+        finally:
+            self.waiting_for = frozenset()
+            pool.is_unsealing = False
+            pool.wake_all()
+
+    async def restored(self, timeout_s: float, forget: Iterable[str]) -> dict[str, Any]:
+        """Wait until the writer may go on; power must be back.
+
+        Args:
+            timeout_s: How long.
+            forget: Holders of a seal that will never be promoted, by the operator's word.
+
+        Returns:
+            What came of it.
+        """
+        pool = self.pool
+        pool.forget_told(forget)
+        self.wake()
+        begun = pool.clock()
+        while pool.is_stopping and not pool.fenced_epoch:
+            if pool.clock() - begun >= timeout_s:
+                break
+            await asyncio.sleep(STEP_S)
+        answer: dict[str, Any] = {"pool": pool.path, "id": pool.id}
+        if pool.fenced_epoch is not None:
+            return answer | {"restored": False, "reason": "another pool has taken over"}
+        if not pool.is_stopping:
+            return answer | {"restored": True}
+        missing = ", ".join(sorted(self.waiting_for)) or "nobody"
+        reason = (
+            f"waiting for {missing} to give the seal back; writers go on as soon as that is done"
+        )
+        return answer | {"restored": False, "reason": reason}
+
+    # ---- what a person sees --------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Name the state of the pool.
+
+        Returns:
+            The state.
+        """
+        return state_of(
+            is_frozen=self.pool.seal_lsn is not None,
+            is_busy=self._is_busy,
+            is_sealed=self.is_sealed(),
+            is_vaulted=False,
+        )
+
+    def result(self) -> dict[str, Any]:
+        """Tell what came of saving.
+
+        Returns:
+            That, ready for JSON.
+        """
+        pool, state = self.pool, self.state()
+        answer: dict[str, Any] = {"pool": pool.path, "id": pool.id}
+        if pool.fenced_epoch is not None:
+            reason = "another pool has taken over"
+            return answer | {
+                "state": state.value,
+                "sealed": False,
+                "saved": False,
+                "reason": reason,
+            }
+        if self.last_error is not None:
+            answer["reason"] = self.last_error
+        return answer | {
+            "state": state.value,
+            "sealed": state is State.SEALED,
+            "saved": state in (State.SEALED, State.VAULTED),
             "lsn": pool.seal_lsn,
             "receivers": {
                 name: {
-                    "sealed": session.sealed,
-                    "lacks_bytes": (pool.seal_lsn or 0) - session.progress.durable,
+                    "sealed": session.has_all,
+                    "lacks_bytes": session.lacks_bytes,
                     "flushed_bytes": session.figures.bytes_after_freeze,
                 }
                 for name, session in pool.sessions.items()
             },
-            "seconds": pool.clock() - begun,
+            "seconds": self._seconds,
         }
 
 
-def _is_sealed(pool: SharedPool) -> bool:
-    sealed = {name for name, session in pool.sessions.items() if session.sealed}
-    return len(sealed) >= pool.config.require and pool.config.required <= sealed
-
-
-def _is_saved(pool: SharedPool) -> bool:
-    """Whether there is nothing more to wait for: enough are sealed, and so is everyone here."""
-    return _is_sealed(pool) and all(session.sealed for session in pool.sessions.values())
-
-
-async def restore(pool: SharedPool, timeout_s: float) -> dict[str, object]:
-    """Let the writer go on: power is back.
-
-    Receivers give their seals back first: one that kept its seal could be promoted as complete
-    while the writer goes on.
-
-    Args:
-        pool: The pool.
-        timeout_s: How long to wait for receivers.
-
-    Returns:
-        What came of it.
-    """
-    async with pool.power_lock:
-        if _is_fenced(pool):
-            return _refused(pool, "restored")
-        seal_lsn, pool.seal_lsn = pool.seal_lsn, None
-        pool.wake_all()
-        begun = pool.clock()
-        while not _is_fenced(pool) and pool.clock() - begun < timeout_s:
-            held = _holders(pool)
-            if not held:
-                pool.unfreeze()
-                pool.wake_all()
-                return {"pool": pool.path, "restored": True}
-            await asyncio.sleep(STEP_S)
-        pool.seal_lsn = seal_lsn
-        pool.wake_all()
-        if _is_fenced(pool):  # by a hello, while we waited
-            return _refused(pool, "restored")
-        return {
-            "pool": pool.path,
-            "restored": False,
-            "reason": "receivers that hold a seal cannot be reached: " + ", ".join(sorted(held)),
-        }
-
-
-def _holders(pool: SharedPool) -> set[str]:
-    # All that were told, but those that say no now: what one acknowledged before it was told says
-    # nothing, and one that is away may have the seal though its answer was lost.
-    free = {
-        name
-        for name, session in pool.sessions.items()
-        if session.has_spoken and not session.sealed and not session.may_hold_seal
-    }
-    return {*pool.told, *(name for name, one in pool.sessions.items() if one.sealed)} - free
-
-
-def _is_fenced(pool: SharedPool) -> bool:
-    return pool.fenced_epoch is not None
-
-
-def _refused(pool: SharedPool, word: str) -> dict[str, object]:
-    return {"pool": pool.path, word: False, "reason": "another pool has taken over"}
+def _rank(session: "Session") -> Rank:
+    if not session.is_whole:
+        return Rank.BASELINE
+    is_required = session.name in session.pool.config.required
+    return Rank.REQUIRED if is_required else Rank.OTHER

@@ -8,24 +8,27 @@ from shipper.config import Config
 from shipper.service import serve
 
 
-def run(config: Config, log_level: str = "info") -> None:
-    """Ship until SIGTERM or SIGINT.
+def run(config: Config, log_level: str = "info") -> int:
+    """Ship until SIGTERM or SIGINT; with the power source `term` SIGTERM saves first.
 
     Args:
         config: What to ship, and where.
         log_level: Lowest level of what is logged.
+
+    Returns:
+        The exit code.
 
     Raises:
         PmlogError: A pool cannot be read.
         OSError: The address cannot be used.
     """
     logs.setup(log_level)
-    asyncio.run(_main(config))
+    return asyncio.run(_main(config))
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(config, stop)
+    return await serve(config, stop)

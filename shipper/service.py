@@ -9,12 +9,15 @@ import msgspec
 from aiohttp import WSCloseCode, web
 
 from pmlog import http, limits
-from shipper import metrics, page, power_loss
+from shipper import metrics, page
 from shipper.config import BEAT_S, POWER_LOSS_TIMEOUT_S, RECEIVERS_MAX, Config
+from shipper.power.supply import Supply
 from shipper.session import Session, attend
 from shipper.shared import SharedPool
 
 _pools: Final = web.AppKey("pools", dict[str, SharedPool])
+_supplies: Final = web.AppKey("supplies", list[Supply])
+"""One, once the pools are open."""
 _sockets: Final = web.AppKey("sockets", set[web.WebSocketResponse])
 
 
@@ -24,17 +27,27 @@ class PowerLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: float = POWER_LOSS_TIMEOUT_S
 
 
-def make_app(config: Config) -> web.Application:
+class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of DELETE /v1/power-loss; may be empty."""
+
+    timeout_s: float = POWER_LOSS_TIMEOUT_S
+    forget: tuple[str, ...] = ()
+    """Holders of the seal that will never be promoted, by the operator's word."""
+
+
+def make_app(config: Config, stop: asyncio.Event | None = None) -> web.Application:
     """Make the service.
 
     Args:
         config: What it was told.
+        stop: Set when a power source ends the service; None: nothing can.
 
     Returns:
         The service; the pools are opened when it starts.
     """
     app = http.make_app(config.security)
     app[_pools] = {}
+    app[_supplies] = []
     app[_sockets] = set()
     app.router.add_get("/", _page)
     app.router.add_get("/healthz", _health)
@@ -50,8 +63,14 @@ def make_app(config: Config) -> web.Application:
             app[_pools][pool.id] = pool
             await pool.restore_stop()
             pool.publish()
+        end = asyncio.Event() if stop is None else stop
+        pools = app[_pools]
+        supply = Supply(config, pools, end.set)
+        app[_supplies].append(supply)
+        supply.start()
         beats = asyncio.create_task(_beat(app), name="beat")
         yield
+        await supply.close()
         beats.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await beats
@@ -104,11 +123,12 @@ def _pool_of(request: web.Request) -> SharedPool:
     return pools[number]
 
 
-def describe(pool: SharedPool) -> dict[str, Any]:
+def describe(pool: SharedPool, supply: Supply) -> dict[str, Any]:
     """Tell a pool's figures.
 
     Args:
         pool: The pool.
+        supply: The power.
 
     Returns:
         They, ready for JSON.
@@ -131,6 +151,7 @@ def describe(pool: SharedPool) -> dict[str, Any]:
         },
         "delay_ns": pool.delay_ns,
         "frozen": pool.seal_lsn is not None,
+        "power": supply.describe(pool),
         "fenced_epoch": pool.fenced_epoch,
         "sent": msgspec.to_builtins(pool.totals),
         "receivers": {
@@ -149,11 +170,16 @@ def describe(pool: SharedPool) -> dict[str, Any]:
 def _figures(session: Session | None) -> dict[str, Any]:
     if session is None:
         return {}
-    return {"sealed": session.sealed, **msgspec.to_builtins(session.figures)}
+    return {
+        "sealed": session.sealed,
+        "whole": session.is_whole,
+        **msgspec.to_builtins(session.figures),
+    }
 
 
 def _descriptions(app: web.Application) -> list[dict[str, Any]]:
-    return [describe(pool) for pool in app[_pools].values()]
+    (supply,) = app[_supplies]
+    return [describe(pool, supply) for pool in app[_pools].values()]
 
 
 async def _list(request: web.Request) -> web.Response:
@@ -176,33 +202,39 @@ async def _page(request: web.Request) -> web.Response:
 
 async def _power_loss(request: web.Request) -> web.Response:
     wanted = await http.read_body(request, PowerLoss)
-    pools = request.app[_pools].values()
-    saved = await asyncio.gather(*(power_loss.save(pool, wanted.timeout_s) for pool in pools))
-    return _answer("sealed", saved)
+    (supply,) = request.app[_supplies]
+    saved = await supply.power_loss(wanted.timeout_s)
+    return _answer(("saved", "sealed"), saved)
 
 
 async def _power_restored(request: web.Request) -> web.Response:
-    pools = request.app[_pools].values()
-    restored = await asyncio.gather(
-        *(power_loss.restore(pool, POWER_LOSS_TIMEOUT_S) for pool in pools)
-    )
-    return _answer("restored", restored)
+    wanted = await http.read_body(request, Restored)
+    (supply,) = request.app[_supplies]
+    restored = await supply.restored(wanted.timeout_s, wanted.forget)
+    return _answer(("restored",), restored)
 
 
-def _answer(word: str, results: list[dict[str, object]]) -> web.Response:
-    good = all(result[word] for result in results)
-    return web.json_response({word: good, "pools": results}, status=200 if good else 409)
+def _answer(words: tuple[str, ...], results: list[dict[str, Any]]) -> web.Response:
+    """Answer 200 if the first of the words is true of all pools."""
+    good = {word: all(result[word] for result in results) for word in words}
+    return web.json_response(good | {"pools": results}, status=200 if good[words[0]] else 409)
 
 
-async def serve(config: Config, stop: asyncio.Event) -> None:
+async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run the service until it is told to stop.
 
     Args:
         config: What it was told.
         stop: Set when it is to end.
 
+    Returns:
+        The exit code: 1 if a power source ended it and not everything was saved.
+
     Raises:
         PmlogError: A pool cannot be read.
         OSError: The address cannot be used.
     """
-    await http.serve(make_app(config), config.listen, config.security, stop)
+    app = make_app(config, stop)
+    await http.serve(app, config.listen, config.security, stop)
+    (supply,) = app[_supplies]
+    return supply.exit_code

@@ -24,6 +24,7 @@ from shipper.shared import SessionFigures, SharedPool
 LSN_FIRST = 4096
 LSN_NEVER = (1 << 64) - 1
 PIN_ATTEMPTS = 100
+PARK_STEP_S = 0.1
 FIND_ATTEMPTS = 3
 """A writer that laps the ring while a place is looked for does not do so time and again."""
 STALL_S = 10.0
@@ -54,6 +55,8 @@ class Session:
         self._changed = asyncio.Event()
         self._reason: str | None = None
         self._seal_sent = False
+        self._unseal_sent = False
+        """A seal that the receiver had was taken back, and it has not answered yet."""
         self._save_told = False
         self._rates = batcher.Rates()
         self._acked_at = pool.clock()
@@ -66,6 +69,26 @@ class Session:
         """It has acknowledged something on this connection."""
         self._baseline_bytes = 0
         """Size of the image that is to be compared first; 0: none is."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the receiver's copy is whole: no baseline is under way."""
+        return self.progress.durable >= self.whole_lsn
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the receiver has all of the frozen log, and the seal."""
+        return self.sealed and not self._unseal_sent and not self.lacks_bytes and self.is_whole
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the receiver holds no seal, and none is on its way there."""
+        return self.has_spoken and not self.sealed and not self.may_hold_seal
+
+    @property
+    def lacks_bytes(self) -> int:
+        """What of the frozen log is not durable at the receiver."""
+        return max(0, (self.pool.seal_lsn or 0) - self.progress.durable)
 
     @property
     def progress(self) -> Progress:
@@ -218,6 +241,7 @@ class Session:
         with ImageReader(self.pool.path) as image:
             blocks = blocks_of(self._baseline_bytes)
             while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
+                await self._wait_while_parked()
                 message = await self._socket.receive(timeout=SEND_TIMEOUT_S)
                 if message.type is not WSMsgType.BINARY or len(message.data) != 16 * len(window):
                     raise ProtocolError("no digests of blocks")
@@ -253,6 +277,7 @@ class Session:
         assert reader is not None
         epoch = reader.epoch
         while not self._is_ending():
+            await self._wait_while_parked()
             self._changed.clear()
             data = reader.run()
             if data is None:
@@ -278,7 +303,8 @@ class Session:
         if self._is_ending():
             return  # the slot may be gone, and the ring reused: `piece` must not be read
         size = len(piece)
-        codec = batcher.choose(self._rates, size)
+        # On battery nothing is spent on finding out whether the other way has become faster.
+        codec = batcher.choose(self._rates, size, may_probe=not self.pool.is_stopping)
         begun = self.pool.clock()
         frame = wire.encode_frame(self.pool.identity.pool_id, epoch, self.lsn_next, piece, codec)
         if not self.figures.frames:
@@ -295,20 +321,35 @@ class Session:
         if self.pool.seal_lsn is not None:
             self.figures.bytes_after_freeze += size
 
+    async def _wait_while_parked(self) -> None:
+        """Let those go first who are to have the rest of the log first, while power fails."""
+        while not self._is_ending() and self.pool.is_parked(self):
+            if self._beat_due:
+                self._beat_due = False
+                await self._say(wire.Heartbeat(self.lsn_next))
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                # The time to be parked ends by the clock, too.
+                await asyncio.wait_for(self._changed.wait(), PARK_STEP_S)
+
     async def _at_end(self, reader: LogReader) -> None:
         pool = self.pool
         # Only a seal that is known to have arrived can be taken back so that the answer is clear:
         # acknowledgements are coalesced, and one that says "not sealed" may be older than the seal.
         has_told = self._seal_sent or self._save_told or self.sealed
-        if pool.seal_lsn is None and has_told and not self.may_hold_seal:
+        is_due = has_told and not self.may_hold_seal and not self._unseal_sent
+        if not pool.is_sealing and is_due:
             self._seal_sent = self._save_told = False
+            self._unseal_sent = self.sealed
             await self._say(wire.Unsealed())
-        if pool.seal_lsn is not None and not self._save_told:
+        if pool.is_sealing and not self._save_told:
             self._save_told = True
             await self._say(wire.SaveStarted())
-        if pool.seal_lsn is not None and not self._seal_sent and not self._is_ending():
+        # Power that fails again waits for the answer to `unsealed`: the next seal's is then clear.
+        can_seal = not self._seal_sent and not self._unseal_sent and not self._is_ending()
+        if pool.is_sealing and can_seal:
             position = reader.position
-            if position.lsn >= pool.seal_lsn:
+            if position.lsn >= (pool.seal_lsn or 0):
                 pool.note_told(self.name)
                 self._seal_sent = self.may_hold_seal = True
                 place = wire.Place(position.epoch, position.lsn, position.chain, position.txn)
@@ -349,6 +390,8 @@ class Session:
         self.has_spoken = True
         if ack.sealed:
             self.may_hold_seal = False
+        else:
+            self._unseal_sent = False
         self.pool.advance(self, Progress(ack.received, ack.durable, ack.applied))
         self.wake()
 

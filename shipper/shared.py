@@ -9,7 +9,7 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,8 +69,15 @@ class SharedPool:
         """Receivers of which it is not known that what they have is of use: levels ignore them."""
         self.seal_lsn: int | None = None
         self.told: tuple[str, ...] = ()
-        """Receivers that may hold the seal."""
-        self.power_lock = asyncio.Lock()
+        """Receivers and vaults that may hold the seal."""
+        self.is_stopping = False
+        """The stop mark says power, though the writer may not have been stopped yet."""
+        self.is_unsealing = False
+        """Power is back, and those that may hold the seal are asked to give it back."""
+        self.stop_source = ""
+        """Where the failure of power was heard of first, as the stop mark says."""
+        self.is_parked: Callable[[Session], bool] = lambda session: False
+        """Whether a receiver has to wait for others; told by who saves the pool."""
         self.fenced_epoch: int | None = None
         self.delay_ns = 0
         self.level = Progress()
@@ -187,11 +194,30 @@ class SharedPool:
 
     # ---- power and fencing ---------------------------------------------------------------------
 
-    async def freeze(self) -> None:
-        """Stop the writer; on return the log's end is final, also if this host restarts."""
+    @property
+    def is_sealing(self) -> bool:
+        """Whether receivers that have everything get the seal."""
+        return self.seal_lsn is not None and not self.is_unsealing
+
+    def _is_fenced(self) -> bool:
+        return self.fenced_epoch is not None
+
+    async def freeze(self, source: str = "") -> None:
+        """Stop the writer; on return the log's end is final, also if this host restarts.
+
+        Args:
+            source: Where the failure of power was heard of.
+
+        Raises:
+            PmlogError: The mark cannot be stored, or a commit does not end; nobody gets a seal.
+        """
+        if self._is_fenced():
+            return
         old = marks.stop_of(self.path)
-        self.told = old.told if old is not None else ()
-        marks.set_stop(self.path, marks.Stop("power", self.reader.epoch, self.told))
+        # The mark first: a host that dies right after the word would come back as if nothing were.
+        self.stop_source = source
+        self.is_stopping = True
+        self._set_stop(old.told if old is not None else ())
         await asyncio.to_thread(self.reader.freeze)
         # Nobody has opened this copy under this boot: then the chain itself ends it.
         if self.fenced_epoch is not None:
@@ -204,20 +230,42 @@ class SharedPool:
     def unfreeze(self) -> None:
         """Let the writer go on; nobody holds a seal any more."""
         self.seal_lsn = None
+        self.is_unsealing = False
         self.told = ()
+        # In this order: killed between the two, the next shipper stops the pool again.
         self.reader.unfreeze()
         marks.set_stop(self.path, None)
+        self.is_stopping = False
 
     def note_told(self, name: str) -> None:
-        """Remember that a receiver is about to be sent the seal; durable on return.
+        """Remember that somebody is about to get the seal; durable on return.
 
         Args:
-            name: The receiver.
+            name: The receiver, or the vault.
+
+        Raises:
+            MediumError: It cannot be stored; the seal must not be given.
         """
-        if name in self.told:
-            return
-        marks.set_stop(self.path, marks.Stop("power", self.reader.epoch, (*self.told, name)))
-        self.told = (*self.told, name)
+        if name not in self.told:
+            self._set_stop((*self.told, name))
+
+    def forget_told(self, names: Iterable[str]) -> None:
+        """Forget who may hold the seal: they gave it back, or will never be promoted.
+
+        Args:
+            names: Who.
+
+        Raises:
+            MediumError: It cannot be stored; they still count.
+        """
+        gone = frozenset(names)
+        if self.seal_lsn is not None and gone & set(self.told):
+            self._set_stop(tuple(name for name in self.told if name not in gone))
+
+    def _set_stop(self, told: tuple[str, ...]) -> None:
+        stop = marks.Stop("power", self.reader.epoch, told, self.stop_source)
+        marks.set_stop(self.path, stop)
+        self.told = told
 
     def fence(self, epoch: int) -> None:
         """Stop the writer for good: a receiver was promoted.
@@ -241,7 +289,7 @@ class SharedPool:
         if stop.why == "fenced":
             self.fence(stop.epoch)
         else:
-            await self.freeze()
+            await self.freeze(stop.source)
 
     async def beat(self) -> None:
         """Give signs of life to the writer and to every receiver, and look for those of others."""

@@ -76,6 +76,8 @@ def ship(  # noqa: PLR0917 - options of a command
             security=has,
         )
         try:
-            run(config, log_level)
+            code = run(config, log_level)
         except OSError as error:
             raise MediumError(f"cannot listen at {listen}: {error}") from error
+    if code:
+        raise typer.Exit(code)

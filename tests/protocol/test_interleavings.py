@@ -28,9 +28,9 @@ from pmlog.replica import Replica
 from receiver.config import Config as ReceiverConfig
 from receiver.receiver import Receiver
 from receiver.state import Incomplete, State
-from shipper import power_loss
 from shipper.config import Config
-from shipper.service import _pools, make_app
+from shipper.power.supply import Supply
+from shipper.service import _pools, _supplies, make_app
 from shipper.shared import SharedPool
 from tests.support import PATIENCE_S, SMALL
 
@@ -56,6 +56,19 @@ class Shipper:
     def pool(self) -> SharedPool:
         """The only one."""
         return next(iter(self.app[_pools].values()))
+
+    @property
+    def supply(self) -> Supply:
+        """The power."""
+        return self.app[_supplies][0]
+
+    async def save(self) -> dict[str, Any]:
+        """Save the pool, as `pmlog power-loss` does."""
+        return (await self.supply.power_loss(PATIENCE_S))[0]
+
+    async def restore(self, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Let the writer go on, as `pmlog power-loss --restored` does."""
+        return (await self.supply.restored(timeout_s, ()))[0]
 
 
 class Peer:
@@ -200,11 +213,11 @@ async def test_power_returns_while_the_seal_is_on_its_way(stage: Stage, pool: pm
     shipper = await stage.shipper(Path(pool.path))
     peer = await stage.peer(shipper, "one", end)
     await peer.ack(end.lsn)
-    saving = asyncio.create_task(power_loss.save(shipper.pool, PATIENCE_S))
+    saving = asyncio.create_task(shipper.save())
     await peer.hear(wire.Sealed)
     await peer.ack(end.lsn)  # coalesced: said before the seal was stored
     saving.cancel()
-    restoring = asyncio.create_task(power_loss.restore(shipper.pool, PATIENCE_S))
+    restoring = asyncio.create_task(shipper.restore())
     assert isinstance(await peer.hear(wire.Heartbeat, wire.Unsealed), wire.Heartbeat)
     with pytest.raises(pmlog.PoolFrozenError):
         pool.dict("words")["b"] = 2
@@ -228,19 +241,19 @@ async def test_answer_to_the_seal_is_lost(stage: Stage, pool: pmlog.Pool) -> Non
     pool.dict("words")["b"] = 2
     shipper = await stage.shipper(Path(pool.path))
     peer = await stage.peer(shipper, "one", before)
-    saving = asyncio.create_task(power_loss.save(shipper.pool, PATIENCE_S))
+    saving = asyncio.create_task(shipper.save())
     await peer.hear(wire.Sealed)
     saving.cancel()
     await shipper.runner.cleanup()
     shipper = await stage.shipper(Path(pool.path))
-    answer = await power_loss.restore(shipper.pool, 0.1)
+    answer = await shipper.restore(0.1)
     assert not answer["restored"]
     assert "one" in str(answer["reason"])
     # It comes back, is heard, and gives the seal back.
     peer = await stage.peer(shipper, "one", pool.position)
-    await peer.hear(wire.Sealed)
+    await peer.hear(wire.Stream)
     await peer.ack(pool.position.lsn, sealed=True)
-    restoring = asyncio.create_task(power_loss.restore(shipper.pool, PATIENCE_S))
+    restoring = asyncio.create_task(shipper.restore())
     await peer.hear(wire.Unsealed)
     await peer.ack(pool.position.lsn)
     assert (await restoring)["restored"]
@@ -259,11 +272,11 @@ async def test_fenced_while_power_returns(stage: Stage, pool: pmlog.Pool) -> Non
     shipper = await stage.shipper(Path(pool.path))
     peer = await stage.peer(shipper, "one", end)
     await peer.ack(end.lsn)
-    saving = asyncio.create_task(power_loss.save(shipper.pool, PATIENCE_S))
+    saving = asyncio.create_task(shipper.save())
     await peer.hear(wire.Sealed)
     await peer.ack(end.lsn, sealed=True)
     assert (await saving)["sealed"]
-    restoring = asyncio.create_task(power_loss.restore(shipper.pool, PATIENCE_S))
+    restoring = asyncio.create_task(shipper.restore())
     await peer.hear(wire.Unsealed)
     later = await stage.peer(shipper, "two", Position(2, end.lsn, end.chain, end.txn))
     assert (await later.hear(wire.Refuse)).code == "fenced"
