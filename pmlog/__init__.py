@@ -57,6 +57,7 @@ from pmlog.errors import (
 from pmlog.levels import Level
 from pmlog.pool import Pool, open
 from pmlog.position import Position, Relation
+from pmlog.serving import Serving, serve
 from pmlog.status import PoolStatus
 from pmlog.transaction import Transaction
 
@@ -107,12 +108,14 @@ __all__ = [
     "ReadOnlyError",
     "Relation",
     "ReplicationError",
+    "Serving",
     "Transaction",
     "TransactionEndedError",
     "TransactionTooLargeError",
     "UsageError",
     "WaitTimeoutError",
     "open",
+    "serve",
 ]
 
 __version__ = "0.1.0.dev0"

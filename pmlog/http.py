@@ -18,6 +18,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import aiohttp
@@ -166,16 +167,30 @@ def page(text: str) -> web.Response:
 # ---- listening ---------------------------------------------------------------------------------
 
 
-def say_listening(scheme: str, host: str, port: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a service listens."""
+
+    scheme: str
+    host: str
+    port: int
+    socket: socket.socket
+    """Closed by a forked child, so that the port is free once the service has ended."""
+
+    @property
+    def url(self) -> str:
+        """As others dial it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def say_listening(at: Listening) -> None:
     """Say on standard output, as JSON, where a service listens: for whoever started it.
 
     Args:
-        scheme: http or https.
-        host: The address.
-        port: The port.
+        at: Where.
     """
-    name = f"[{host}]" if ":" in host else host
-    said = {"event": "listening", "host": host, "port": port, "url": f"{scheme}://{name}:{port}"}
+    said = {"event": "listening", "host": at.host, "port": at.port, "url": at.url}
     print(json.dumps(said), flush=True)
 
 
@@ -184,7 +199,7 @@ async def serve(
     address: Address,
     security: Security,
     stop: asyncio.Event,
-    announce: Callable[[str, str, int], None] = say_listening,
+    announce: Callable[[Listening], None] = say_listening,
 ) -> None:
     """Run a service until it is told to stop.
 
@@ -193,7 +208,7 @@ async def serve(
         address: Where it listens.
         security: With what.
         stop: Set when it is to end.
-        announce: Told scheme, host and port once it listens.
+        announce: Told where, once it listens.
 
     Raises:
         PmlogError: It cannot start.
@@ -212,7 +227,8 @@ async def serve(
         door = asyncio.create_task(_Door(runner, listener, context).run(), name="accept")
         try:
             host, port = listener.getsockname()[:2]
-            announce("http" if context is None else "https", host, port)
+            scheme = "http" if context is None else "https"
+            announce(Listening(scheme, host, port, listener))
             await stop.wait()
         finally:
             door.cancel()

@@ -177,13 +177,21 @@ def _figures(session: Session | None) -> dict[str, Any]:
     }
 
 
-def _descriptions(app: web.Application) -> list[dict[str, Any]]:
+def descriptions(app: web.Application) -> list[dict[str, Any]]:
+    """Tell the figures of all pools.
+
+    Args:
+        app: The service.
+
+    Returns:
+        They, ready for JSON.
+    """
     (supply,) = app[_supplies]
     return [describe(pool, supply) for pool in app[_pools].values()]
 
 
 async def _list(request: web.Request) -> web.Response:
-    return web.json_response({"pools": _descriptions(request.app)})
+    return web.json_response({"pools": descriptions(request.app)})
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -192,12 +200,12 @@ async def _health(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = metrics.render(_descriptions(request.app), request.app[http.REFUSALS].counts)
+    body = metrics.render(descriptions(request.app), request.app[http.REFUSALS].counts)
     return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 async def _page(request: web.Request) -> web.Response:
-    return http.page(page.render(_descriptions(request.app)))
+    return http.page(page.render(descriptions(request.app)))
 
 
 async def _power_loss(request: web.Request) -> web.Response:
