@@ -24,6 +24,9 @@ TOKEN_BYTES_MAX: Final = 4096
 OPEN_PATH: Final = "/healthz"
 """Answered without a token: it says nothing but whether the service is able."""
 
+_OTHERS: Final = stat.S_IRWXO | stat.S_IWGRP
+"""The group may read: so do systemd's credentials and Kubernetes's secrets show their files."""
+
 _LOOPBACK_HINT: Final = "or use a loopback address, 127.0.0.1 or [::1], and a tunnel between hosts"
 
 
@@ -126,10 +129,10 @@ def load(
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("--tls-cert and --tls-key go together")
     if tls_key is not None:
-        _read_private(tls_key, "--tls-key", stat.S_IRWXO)
+        _read_private(tls_key, "--tls-key", _OTHERS)
     token = None
     if token_file is not None:
-        token = parse_token(_read_private(token_file, "--token-file", stat.S_IRWXG | stat.S_IRWXO))
+        token = parse_token(_read_private(token_file, "--token-file", _OTHERS))
     security = Security(token, tls_cert, tls_key, tls_ca)
     if tls_cert is not None or tls_ca is not None:
         security.dialling_context()

@@ -37,6 +37,12 @@ def demo(  # noqa: PLR0917 - options of a command
         Path | None,
         typer.Option("--replica-in", help="Where the replica is kept; /dev/shm if not given."),
     ] = None,
+    battery: Annotated[
+        str,
+        typer.Option(
+            help="As of `pmlog ship`; sim:2s if not given and the host's pool is in /dev/shm."
+        ),
+    ] = "",
     recheck: Annotated[
         Path | None,
         typer.Option("--compare", help="Only compare a pool that --keep left, and run nothing."),
@@ -63,7 +69,7 @@ def demo(  # noqa: PLR0917 - options of a command
         good = (
             _recheck(recheck, count)
             if recheck
-            else _run(count, seed, keep, folder, replica, as_json)
+            else _run(count, seed, keep, folder, replica, battery, as_json)
         )
     if not good:
         raise typer.Exit(ExitCode.FAILED)
@@ -75,6 +81,7 @@ def _run(  # noqa: PLR0917 - as the command's options
     keep: bool,
     folder: Path | None,
     replica: Path | None,
+    battery: str,
     as_json: bool,
 ) -> bool:
     from pmlog.demo.plan import make_plan
@@ -85,11 +92,14 @@ def _run(  # noqa: PLR0917 - as the command's options
     memory = _MEMORY if _MEMORY.is_dir() else None
     elsewhere = Path(tempfile.mkdtemp(prefix="pmlog-demo-elsewhere-", dir=replica or memory))
     host = Path(tempfile.mkdtemp(prefix="pmlog-demo-host-", dir=folder or memory))
+    # The lights go out at the end of a simulated battery only where memory is lost with them.
+    is_in_memory = memory is not None and host.stat().st_dev == memory.stat().st_dev
+    battery = battery or ("sim:2s" if is_in_memory else "60s")
     # As Ctrl-C: no process of the demo may outlive it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with choose(as_json=as_json, flights=flights) as show:
-            outcome = play(make_plan(seed, flights), host, elsewhere, show)
+            outcome = play(make_plan(seed, flights), host, elsewhere, battery, show)
             show.end(outcome)
         if as_json:
             print(json.dumps(outcome.as_json() | {"kept": str(elsewhere) if keep else None}))

@@ -21,13 +21,14 @@ STALL_S: Final = 60.0
 """An application that takes in no flight for so long is taken to hang."""
 
 
-def play(plan: Plan, host: Path, elsewhere: Path, show: Show) -> Outcome:
+def play(plan: Plan, host: Path, elsewhere: Path, battery: str, show: Show) -> Outcome:
     """Run the demo once.
 
     Args:
         plan: When things happen.
         host: An empty folder: the host that will be lost. It is removed.
         elsewhere: An empty folder: the host that takes over.
+        battery: For `pmlog ship --battery`.
         show: Who is told.
 
     Returns:
@@ -38,8 +39,8 @@ def play(plan: Plan, host: Path, elsewhere: Path, show: Show) -> Outcome:
         PmlogError: A pool cannot be opened or made.
     """
     begun = time.monotonic()
-    outcome = Outcome(plan.seed, plan.flights)
-    with Stage(host, elsewhere, plan.flights) as stage:
+    outcome = Outcome(plan.seed, plan.flights, battery)
+    with Stage(host, elsewhere, plan.flights, battery) as stage:
         show.now("starting")
         stage.start_services()
         show.done(
@@ -92,7 +93,7 @@ def _live_and_die(stage: Stage, plan: Plan, outcome: Outcome, show: Show) -> Non
                 what = f"kill -9 of the application at flight {life.committed_count:,}"
             else:
                 ended_at = _fail_power(stage, outcome, show)
-                what = "the host is gone: processes killed, pool removed"
+                what = "lights out: every process of the host is dead, its pool is gone"
             outcome.lives.append(_life_of(life, ended_at))
             show.done(what)
 
@@ -108,28 +109,38 @@ def _await_open(stage: Stage, life: Acknowledgements) -> None:
 
 def _fail_power(stage: Stage, outcome: Outcome, show: Show) -> float:
     """Let power fail, then lose the host; return when it failed."""
+    show.now("power fails")
     durable = stage.shipper()["receivers"][RECEIVER]["durable"]
     failed_at = time.monotonic()
     saved = stage.fail_power()
-    outcome.sealed = saved["sealed"]
-    outcome.sealed_s = time.monotonic() - failed_at
-    outcome.flushed_bytes = saved["lsn"] - durable
-    stage.until(lambda: stage.application_here() is not None, "the application to stop")
-    show.done(
-        f"power failed: {outcome.flushed_bytes:,} bytes flushed on battery, "
-        + (f"sealed after {outcome.sealed_s * 1000:.0f} ms" if outcome.sealed else "not sealed")
-    )
-    if (code := stage.application_here()) not in (STOPPED, 0):
-        raise DemoError(f"the application ended: {code}, {stage.last_words('application')}")
+    if saved is not None and saved["sealed"]:
+        outcome.sealed = True
+        outcome.sealed_s = time.monotonic() - failed_at
+        outcome.flushed_bytes = saved["lsn"] - durable
+        _await_stop(stage)
+        show.done(
+            f"power failed: {outcome.flushed_bytes:,} bytes flushed on battery, sealed after "
+            f"{outcome.sealed_s * 1000:.0f} ms"
+        )
+    else:
+        show.done("power failed: the battery was too short to seal the log")
+    show.now("lights out")
     stage.lose_host()
     return failed_at
+
+
+def _await_stop(stage: Stage) -> None:
+    """Wait until the application has noticed that its commits are refused."""
+    stage.until(lambda: stage.application_here() is not None, "the application to stop")
+    if (code := stage.application_here()) not in (STOPPED, 0):
+        raise DemoError(f"the application ended: {code}, {stage.last_words('application')}")
 
 
 def _go_on_elsewhere(stage: Stage, plan: Plan, outcome: Outcome, show: Show) -> None:
     """Promote the receiver, which starts the application; look on until that is done."""
     show.now("promoting")
     ordered_at = time.monotonic()
-    answer = stage.promote()
+    answer = stage.promote(accept_loss=not outcome.sealed)
     outcome.complete, outcome.epoch = answer["complete"], answer["epoch"]
     with Acknowledgements(stage.acknowledgements_path(promoted=True)) as life:
         stage.until(lambda: life.first_s, "the first commit after promotion")

@@ -24,6 +24,8 @@ class Outcome:
 
     seed: int
     flights: int
+    battery: str
+    """As `pmlog ship --battery` takes it."""
     lives: list[Life] = field(default_factory=list)
     lags: list[tuple[int, float]] = field(default_factory=list)
     """Bytes that the receiver lacked, and in how many seconds they were written, at each look."""
@@ -83,6 +85,7 @@ class Outcome:
             "good": self.is_good,
             "seed": self.seed,
             "flights": self.flights,
+            "battery": self.battery,
             "transactions_per_s": round(self.transactions_per_s),
             "lag_bytes_median": round(statistics.median(bytes_behind)),
             "lag_bytes_max": max(bytes_behind),

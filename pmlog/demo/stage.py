@@ -5,6 +5,7 @@ gone. Each process is a real one, in a session of its own, and ends by its numbe
 """
 
 import contextlib
+import http.client
 import json
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from typing import Any, Final
 import pmlog
 from pmlog.cli.request import ask
 from pmlog.demo.acknowledgements import Acknowledgements
+from pmlog.errors import PeerUnavailableError, ProtocolError
 
 PATIENCE_S: Final = 60.0
 LOOK_S: Final = 0.02
@@ -38,14 +40,16 @@ class Stage:
         host: Folder of the host that will be lost.
         elsewhere: Folder of the host that takes over.
         flights: How many flights the application takes in.
+        battery: For `pmlog ship --battery`.
     """
 
-    def __init__(self, host: Path, elsewhere: Path, flights: int) -> None:
+    def __init__(self, host: Path, elsewhere: Path, flights: int, battery: str) -> None:
         self.host = host
         self.elsewhere = elsewhere
         self.pool = host / "pool"
         self.replica = elsewhere / RECEIVER / "pool"
         self._flights = flights
+        self._battery = battery
         self._lives = 0
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._urls: dict[str, str] = {}
@@ -70,6 +74,7 @@ class Stage:
         pmlog.open(self.pool).close()
         self._serve(
             "shipper", "ship", str(self.pool), "--listen", "127.0.0.1:0",
+            "--battery", self._battery,
         )  # fmt: skip
         path = self.acknowledgements_path(promoted=True)
         taking_over = self._application(path, self._flights)
@@ -216,26 +221,37 @@ class Stage:
 
     # ---- losing the host -----------------------------------------------------------------------
 
-    def fail_power(self) -> dict[str, Any]:
-        """Announce that power is failing; on return the log is sealed, or it is not.
+    def fail_power(self) -> dict[str, Any] | None:
+        """Let power fail; on return the log is sealed, or will not be.
 
         Returns:
-            What the shipper says of it.
+            What the shipper says of it; None: the lights went out before it could.
         """
-        _, answer = ask(
-            self._urls["shipper"], "/v1/power-loss", method="POST", timeout_s=PATIENCE_S + 30
-        )
+        try:
+            _, answer = ask(
+                self._urls["shipper"], "/v1/power-loss", method="POST", timeout_s=PATIENCE_S + 30
+            )
+        except (PeerUnavailableError, ProtocolError, http.client.HTTPException):
+            return None
         pool: dict[str, Any] = answer["pools"][0]
         return pool
 
     def lose_host(self) -> None:
-        """Take away every process of the host, and every file."""
+        """Wait for the lights to go out, then take away what is left: every process, every file."""
+        if self._battery.startswith("sim:"):
+            shipper = self._processes["shipper"]
+            self.until(lambda: shipper.poll() is not None, "the lights to go out")
+            if self.pool.exists():
+                raise DemoError(f"the lights are out, and {self.pool} is still there")
         self.kill("application")
         self.kill("shipper")
         shutil.rmtree(self.host)
 
-    def promote(self) -> dict[str, Any]:
+    def promote(self, *, accept_loss: bool) -> dict[str, Any]:
         """Promote the receiver, by the command that an operator types.
+
+        Args:
+            accept_loss: Take what is there.
 
         Returns:
             Its answer.
@@ -245,6 +261,7 @@ class Stage:
         """
         command = [
             sys.executable, "-m", "pmlog.cli", "promote", self._urls["receiver"], "--json",
+            *(["--accept-loss"] if accept_loss else []),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -73,6 +73,19 @@ def test_whole_run_and_its_comparison(memory_dir: Path, seed: int) -> None:
     assert faults_of(pool) == []
 
 
+def test_battery_too_short(memory_dir: Path, seed: int) -> None:
+    """Where the lights go out before the seal, the run says so and fails."""
+    places = ("--in", str(memory_dir), "--replica-in", str(memory_dir))
+    options = ("--flights", str(FLIGHTS), "--seed", str(seed), "--battery", "sim:1ms", "--json")
+    done = run(*options, *places)
+    assert done.returncode == 1, done.stdout + done.stderr
+    known = json.loads(done.stdout)
+    assert (known["good"], known["sealed"], known["complete"]) == (False, False, False)
+    # What was lost was only lost: what is there is right.
+    assert (known["fields_different"], known["faults"]) == (0, [])
+    assert list(memory_dir.iterdir()) == []
+
+
 def test_on_a_terminal(memory_dir: Path) -> None:
     """On a terminal it shows a bar with rate and lag, and says in the end that all is well."""
     leader, follower = pty.openpty()
@@ -160,7 +173,7 @@ def test_comparison_of_another_pool(open_pool: OpenPool) -> None:
 
 def good(**changes: Any) -> Outcome:
     """Return the outcome of a run in which all went well, or all but what is changed."""
-    outcome = Outcome(seed=1, flights=10, sealed=True, complete=True, fields=5)
+    outcome = Outcome(seed=1, flights=10, battery="60s", sealed=True, complete=True, fields=5)
     outcome.lives = [Life(0, 4, 0.0, 1.0), Life(5, 10, 0.0, 1.0)]
     for name, value in changes.items():
         setattr(outcome, name, value)

@@ -147,12 +147,18 @@ def test_token_file(tmp_path: Path) -> None:
     assert TOKEN not in str(has)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o644, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o660, 0o644, 0o666])
 def test_token_file_of_others(tmp_path: Path, mode: int) -> None:
     """A token that others may read or write is refused, and the hint is the way out."""
     path = write(tmp_path / "token", TOKEN.encode(), mode)
     with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
         security.load(path)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o440, 0o640])
+def test_token_file_of_ours(tmp_path: Path, mode: int) -> None:
+    """A token that its owner or its group may read is taken."""
+    assert security.load(write(tmp_path / "token", TOKEN.encode(), mode)).token == TOKEN
 
 
 @pytest.mark.parametrize(
