@@ -218,6 +218,7 @@ async def serve(
     runner = web.AppRunner(
         app,
         access_log=None,
+        auto_decompress=False,
         keepalive_timeout=REQUEST_TIMEOUT_S,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
     )

@@ -99,7 +99,8 @@ async def _end_sessions(app: web.Application) -> None:
 
 async def _stream(request: web.Request) -> web.StreamResponse:
     app = request.app
-    if len(app[_sockets]) >= RECEIVERS_MAX * len(app[_pools]):
+    # Twice as many as have places: some have not said yet who they are.
+    if len(app[_sockets]) >= 2 * RECEIVERS_MAX * len(app[_pools]):
         raise web.HTTPServiceUnavailable(text="too many receivers\n")
     pool = _pool_of(request)
     socket = web.WebSocketResponse(max_msg_size=limits.MESSAGE_BYTES_MAX, compress=False)

@@ -13,7 +13,7 @@ import xxhash
 from aiohttp import WSMsgType, web
 
 from pmlog import limits, wire
-from pmlog.errors import GapError, PmlogError, ProtocolError
+from pmlog.errors import GapError, PeerUnavailableError, PmlogError, ProtocolError
 from pmlog.image import ImageReader, blocks_of
 from pmlog.log import Consumer, LogReader
 from shipper import batcher
@@ -217,6 +217,8 @@ class Session:
     def _claim(self, reader: LogReader) -> None:
         """Pin the log from here on; a slot that claims more than the receiver has is begun anew."""
         required = self.name in self.pool.config.required
+        if not self.pool.admit(self.name):
+            raise PeerUnavailableError("all places for receivers are taken")
         try:
             consumer = reader.claim(self.name, required=required)
             if consumer.lsn_acked > self.lsn_next:
@@ -376,6 +378,8 @@ class Session:
     def _heed(self, ack: wire.Ack) -> None:
         if self.pool.sessions.get(self.name) is not self:
             return  # the receiver has connected again, perhaps with less: this is of the past
+        if self._is_ending():
+            return  # the slot may be another's by now
         now = self.progress
         if not (
             now.durable <= ack.durable <= ack.received <= self.lsn_next

@@ -18,7 +18,7 @@ from pmlog.errors import PmlogError
 from pmlog.identity import Identity
 from pmlog.log import Bound, LogReader
 from shipper import backlog
-from shipper.config import Config
+from shipper.config import RECEIVERS_MAX, Config
 from shipper.levels import Progress, reached
 from shipper.tailer import Tailer
 
@@ -129,6 +129,30 @@ class SharedPool:
         self._note(session, Progress(start, start, start))
         self.publish()
 
+    def admit(self, name: str) -> bool:
+        """Make a place for a receiver, of which there are as many as slots.
+
+        Names that are not required, and that nobody uses at the moment, are let go first: made-up
+        ones must not keep the others out. For a required name a connected one has to go, too.
+
+        Args:
+            name: The receiver.
+
+        Returns:
+            Whether there is a place.
+        """
+        if name in self.progress or len(self.progress) < RECEIVERS_MAX:
+            return True
+        required = self.config.required
+        others = [one for one in self.progress if one not in required]
+        idle = [one for one in others if one not in self.sessions]
+        going = idle or (others if name in required else [])
+        if not going:
+            return False
+        least = min(going, key=lambda one: self.progress[one].durable)
+        self._let_go(least, "a required receiver needs the place")
+        return True
+
     def leave(self, session: "Session") -> None:
         """Note the end of a connection.
 
@@ -180,12 +204,14 @@ class SharedPool:
         for consumer_name, progress in list(self.progress.items()):
             if consumer_name in counted or not backlog.is_short(end - progress.durable, ring):
                 continue
-            session = self.sessions.get(consumer_name)
-            if session is not None:
-                session.end("too far behind: the log's ring is short")
-            self._release(consumer_name)
+            self._let_go(consumer_name, "too far behind: the log's ring is short")
 
-    def _release(self, name: str) -> None:
+    def _let_go(self, name: str, reason: str) -> None:
+        """End a receiver's connection, and keep no log for it."""
+        # At once, not when the connection has ended: until then it would count, with no progress.
+        session = self.sessions.pop(name, None)
+        if session is not None:
+            session.end(reason)
         self.progress.pop(name, None)
         try:
             self.reader.claim(name).release()

@@ -113,7 +113,12 @@ def frame(source: Source, start: int, end: int, **changes: Any) -> bytes:
         "pool_id": source.identity.pool_id, "epoch": 1, "lsn": 4096 + start,
         "data": source.data[start:end],
     } | changes  # fmt: skip
-    return wire.encode_frame(**fields, codec=wire.Codec.NONE)
+    return wire.encode_frame(**({"codec": wire.Codec.NONE} | fields))
+
+
+def patched(message: bytes, offset: int, value: int) -> bytes:
+    """Return a frame with another number in its header."""
+    return message[:offset] + value.to_bytes(4, "little") + message[offset + 4 :]
 
 
 def lies(source: Source) -> dict[str, list[Message]]:
@@ -121,6 +126,7 @@ def lies(source: Source) -> dict[str, list[Message]]:
     cut, end = source.cut, len(source.data)
     stream = wire.Stream(4096 + cut, 1, source.identity)
     good = frame(source, cut, end)
+    packed = frame(source, cut, end, codec=wire.Codec.LZ4)
     flipped = bytearray(source.data[cut:end])
     flipped[-100] ^= 1
     place = wire.Place(1, 4096 + cut, 12345, 1)
@@ -133,6 +139,11 @@ def lies(source: Source) -> dict[str, list[Message]]:
         "damaged record": [stream, frame(source, cut, end, data=bytes(flipped))],
         "rubbish record": [stream, frame(source, cut, end, data=b"\xff" * 4096)],
         "truncated frame": [stream, good[:-1]],
+        "bomb": [stream, patched(packed, 40, limits.FRAME_RAW_BYTES_MAX)],
+        "larger bomb": [stream, patched(packed, 40, 0xFFFFFFFF)],
+        "lie about the wire": [stream, patched(packed, 44, 1)],
+        "other codec": [stream, good[:6] + b"\x07\x00" + good[8:]],
+        "later version": [stream, good[:4] + b"\x02\x00" + good[6:]],
         "only a header": [stream, good[: wire.HEADER_BYTES]],
         "too long": [stream, good + bytes(wire.FRAME_BYTES_MAX)],
         "no stream": [good],
