@@ -104,7 +104,10 @@ async def _stream(request: web.Request) -> web.StreamResponse:
         raise web.HTTPServiceUnavailable(text="too many receivers\n")
     pool = _pool_of(request)
     socket = web.WebSocketResponse(max_msg_size=limits.MESSAGE_BYTES_MAX, compress=False)
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except ConnectionError:
+        return web.Response(status=400)  # whoever dialled is gone already: nobody reads it
     app[_sockets].add(socket)
     try:
         await attend(pool, socket)

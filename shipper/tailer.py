@@ -13,6 +13,7 @@ from pmlog.errors import PmlogError
 from pmlog.log import LogReader
 
 _SLICE_S = 0.25
+_NEVER = (1 << 63) - 1
 
 
 class Tailer:
@@ -27,7 +28,7 @@ class Tailer:
         self._reader = reader
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        self._lsn = 0
+        self._lsn = _NEVER
         self._armed = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tail {reader.path}", daemon=True)
@@ -36,11 +37,18 @@ class Tailer:
     def arm(self, lsn: int) -> None:
         """Ask to be woken when the log reaches beyond an LSN.
 
+        Of several that ask before the next waking the lowest counts: who was first to come to the
+        log's end may be behind by now, and must not wait for the next commit.
+
         Args:
             lsn: The LSN.
         """
-        self._lsn = lsn
+        self._lsn = min(self._lsn, lsn)
         self._armed.set()
+
+    def _woken(self) -> None:
+        self._lsn = _NEVER
+        self._wake()
 
     async def stop(self) -> None:
         """End the thread."""
@@ -58,5 +66,5 @@ class Tailer:
                 except PmlogError:
                     return  # closed: the service is ending
                 if more:
-                    self._loop.call_soon_threadsafe(self._wake)
+                    self._loop.call_soon_threadsafe(self._woken)
                     break

@@ -160,5 +160,8 @@ def _run_child(
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pmlog", "pmlog.check", "pmlog.cli", "numpy", "tests.support", "tests.children"]
-)
+    [
+        "pmlog", "pmlog.check", "pmlog.cli", "numpy", "tests.support", "tests.children",
+        "shipper.run", "receiver.run", "pmlog.cli.ship", "pmlog.cli.receive", "tests.chaos.writer",
+    ]
+)  # fmt: skip

@@ -1,0 +1,373 @@
+"""One seed, one run: events, a loss, a promotion, and a judgement.
+
+`python -m tests.chaos.run --seed N` plays one again and tells what happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pmlog.log import LogReader
+from tests.chaos.history import Promotion, faults
+from tests.chaos.plan import Event, Plan, make_plan
+from tests.chaos.world import BrokenRunError, Service, World, read_state, until
+from tests.chaos.writer import Ended
+from tests.support import SHM, faults_of
+
+RING_OFFSET = 65536
+AFTER_S = 0.05
+"""How long the application writes at the promoted receiver."""
+
+
+class Run:
+    """A run.
+
+    Args:
+        plan: What happens.
+        folder: Where; empty.
+        is_loud: Whether to tell at once.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, *, is_loud: bool = False) -> None:
+        self.plan = plan
+        self.world = World(plan, folder)
+        self.is_loud = is_loud
+        self.promotions: list[Promotion] = []
+        self._power: list[threading.Thread] = []
+        self._is_off = False
+        self.survivor = folder
+        self.figures: dict[str, int] = {}
+
+    def log(self, text: str) -> None:
+        """Note what happens."""
+        self.world.log(text)
+        if self.is_loud:
+            print(self.world.events[-1], flush=True)
+
+    def play(self) -> None:
+        """Play it; a fault is raised."""
+        world = self.world
+        try:
+            self._begin()
+            self._events()
+            if self.plan.is_healed:
+                self._heal()
+            getattr(self, f"_end_by_{self.plan.ending}")()
+            self._go_on()
+            self._judge()
+        except BaseException:
+            for name, service in (("shipper", world.shipper), *world.receivers.items()):
+                if service.is_alive and not service.is_stopped:
+                    what = "/v1/pools" if name == "shipper" else "/v1/status"
+                    self.log(f"{name}: {service.ask(what)[1]}")
+            raise
+        finally:
+            for thread in self._power:
+                thread.join(1.0)
+            world.close()
+
+    # ---- events --------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        world = self.world
+        world.start_writer()
+        until(world.pool.joinpath("control").exists, "the pool is made")
+        until(lambda: world.claims()[0].committed, "the writer writes")
+        world.shipper.start()
+        for name, receiver in world.receivers.items():
+            if name not in self.plan.late:
+                receiver.start()
+        self.log("all are up")
+
+    def _events(self) -> None:
+        begun = time.monotonic()
+        steps = [(event.at_s, 0, event) for event in self.plan.events]
+        steps += [(event.at_s + event.lasts_s, 1, event) for event in self.plan.events]
+        for at_s, is_over, event in sorted(steps, key=lambda step: step[:2]):
+            time.sleep(max(0.0, begun + at_s - time.monotonic()))
+            words = f"{event.kind} {event.who} {event.how or ''}"
+            self.log(f"{'over: ' if is_over else ''}{words}")
+            (self._over if is_over else self._start)(event)
+
+    def _start(self, event: Event) -> None:
+        world, who = self.world, event.who
+        service = world.shipper if who == "shipper" else world.receivers.get(who)
+        match event.kind:
+            case "kill" if service is not None:
+                service.kill()
+            case "kill":
+                world.kill_writer()
+            case "end" if service is not None:
+                service.end()
+            case "end":
+                world.end_writer()
+            case "stop" if service is not None:
+                service.stop()
+            case "stop":
+                world.signal_writer(signal.SIGSTOP)
+            case "cut":
+                world.relays[who].cut(event.how)
+            case "slow":
+                world.relays[who].throttle(event.how)
+            case "delay":
+                world.relays[who].delay_s = event.how
+            case "power":
+                self._off(event.how)
+
+    def _over(self, event: Event) -> None:
+        world, who = self.world, event.who
+        service = world.shipper if who == "shipper" else world.receivers.get(who)
+        match event.kind:
+            case "kill" | "end" | "join" if service is not None:
+                service.start()
+            case "kill" | "end":
+                world.start_writer()
+            case "stop" if service is not None:
+                service.go_on()
+            case "stop":
+                world.signal_writer(signal.SIGCONT)
+            case "cut":
+                world.relays[who].restore()
+            case "slow":
+                world.relays[who].throttle(None)
+            case "delay":
+                world.relays[who].delay_s = 0.0
+            case "power":
+                self._ask_in_background("DELETE", None)
+
+    # ---- power ---------------------------------------------------------------------------------
+
+    def _off(self, timeout_s: float) -> None:
+        self._is_off = True
+        self._ask_in_background("POST", {"timeout_s": timeout_s})
+
+    def _ask_in_background(self, method: str, body: Any) -> None:
+        if not self.world.shipper.is_alive or self.world.shipper.is_stopped:
+            return
+
+        def ask() -> None:
+            try:
+                _code, answer = self.world.shipper.ask("/v1/power-loss", method, body)
+            except BrokenRunError as error:
+                self.log(f"{method} power-loss: {error}")
+                return
+            self.log(f"{method} power-loss: {answer}")
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        self._power.append(thread)
+
+    # ---- healing -------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """Everybody is well again; then everything must arrive, and nobody may be stuck."""
+        world = self.world
+        self.log("heal")
+        world.heal()
+        if self._is_off:
+            for thread in self._power:
+                thread.join()
+            until(
+                lambda: world.shipper.ask("/v1/power-loss", "DELETE")[1].get("restored"),
+                "power is back for the pool",
+            )
+            self._is_off = False
+        if world.ended() is Ended.BROKEN:
+            raise BrokenRunError("a writer broke")
+        world.start_writer()
+        before = world.claims()[-1].committed
+        until(lambda: world.claims()[-1].committed > before, "the writer goes on")
+        world.end_writer()
+        end = _end_of(world.pool)
+        for name, receiver in world.receivers.items():
+            until(partial(_has, receiver, end), f"receiver {name} has everything")
+        self.log(f"all have everything up to LSN {end}")
+        for name in world.receivers:
+            self._compare_bytes(name, end)
+        world.start_writer()
+        until(lambda: world.claims()[-1].committed, "the writer goes on")
+
+    def _compare_bytes(self, name: str, end: int) -> None:
+        """The logs of primary and replica hold the same bytes wherever both hold the log."""
+        world = self.world
+        first = world.receivers[name].ask("/v1/status")[1]["lsn_first"] or end
+        ours = (world.pool / "log").read_bytes()[RING_OFFSET:]
+        theirs = (world.folder / name / "pool" / "log").read_bytes()[RING_OFFSET:]
+        size = len(ours)
+        for lsn in range(max(first, end - size), end):
+            if ours[lsn % size] != theirs[lsn % size]:
+                raise BrokenRunError(f"the log of {name} differs at LSN {lsn}")
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def _end_by_power(self) -> None:
+        world = self.world
+        if not self.plan.is_healed:
+            world.shipper.go_on()
+            world.shipper.start()
+        for thread in self._power:
+            thread.join()  # orders are given one after the other
+        code, answer = world.shipper.ask(
+            "/v1/power-loss", "POST", {"timeout_s": self.plan.battery_s}
+        )
+        self.log(f"power loss: {code} {answer}")
+        sealed = bool(answer.get("sealed"))
+        if self.plan.is_healed and self.plan.battery_s >= 1 and not sealed:
+            raise BrokenRunError("everybody was well, and the log was not sealed")
+        self.figures["sealed"] = sealed
+        committed = max((one.committed for one in world.claims()), default=0)
+        world.lose_host()
+        late = max((one.committed for one in world.claims()), default=0)
+        if code == 200 and late != committed:
+            raise BrokenRunError(f"sealed at {committed}, and {late} was committed")
+        self._promote(must_be_complete=sealed)
+
+    def _end_by_host(self) -> None:
+        self.world.lose_host()
+        self.log("the host is lost")
+        self._promote(must_be_complete=False)
+
+    def _end_by_promotion(self) -> None:
+        """A promotion while the old primary lives: it is fenced, and what it writes is nowhere."""
+        world = self.world
+        if self._is_off:
+            self.log("power is off: the host is lost")
+            world.lose_host()
+        self._promote(must_be_complete=False, is_furthest=False)
+        if world.pool.exists():
+            world.heal()
+            world.start_writer()
+            until(lambda: world.ended() is Ended.FENCED, "the old primary's writer is fenced")
+            self.log("the old primary is fenced")
+            world.shipper.kill()
+
+    def _promote(self, *, must_be_complete: bool, is_furthest: bool = True) -> None:
+        """Promote the receiver that is furthest on; without a seal only with loss accepted."""
+        world = self.world
+        for receiver in world.receivers.values():
+            receiver.go_on()
+            receiver.start()
+        known = {name: one.ask("/v1/status")[1] for name, one in world.receivers.items()}
+        for name, said in known.items():
+            words = ("state", "sealed", "incomplete", "txn_durable", "lsn_durable")
+            self.log(f"{name}: " + ", ".join(f"{word} {said.get(word)}" for word in words))
+        order = sorted(
+            known,
+            key=lambda name: (known[name]["sealed"], known[name]["lsn_durable"] or 0),
+            reverse=True,
+        )
+        for name in order:
+            receiver = world.receivers[name]
+            code, answer = receiver.ask("/v1/promote", "POST")
+            self.log(f"promote {name}: {code} {answer}")
+            if code == 409 and not must_be_complete:
+                if known[name]["sealed"]:
+                    raise BrokenRunError(f"{name} is sealed, and its promotion is refused")
+                code, answer = receiver.ask("/v1/promote", "POST", {"accept_loss": True})
+                self.log(f"promote {name} with loss: {code} {answer}")
+                if code == 200 and answer["complete"]:
+                    raise BrokenRunError("a promotion with loss calls itself complete")
+            if code == 200:
+                self._note_promotion(name, answer, is_furthest=is_furthest)
+                return
+            if must_be_complete:
+                raise BrokenRunError(f"sealed, and {name} cannot be promoted: {answer}")
+        acknowledged = max((one.replicated for one in world.claims()), default=0)
+        if acknowledged and is_furthest:
+            raise BrokenRunError(f"{acknowledged} was acknowledged, and nobody can be promoted")
+        self.log("nobody can be promoted, and nothing was acknowledged")
+        self.figures["nobody"] = 1
+
+    def _note_promotion(self, name: str, answer: dict[str, Any], *, is_furthest: bool) -> None:
+        world = self.world
+        self.survivor = world.folder / name / "pool"
+        state = read_state(self.survivor)
+        furthest = is_furthest or self.plan.require == len(self.plan.receivers)
+        self.promotions.append(Promotion(answer["epoch"], state.last, answer["complete"], furthest))
+        self.log(f"{name} is promoted at {state.last}, complete: {answer['complete']}")
+
+    def _go_on(self) -> None:
+        """The application goes on at the survivor."""
+        if not self.promotions:
+            return
+        world = self.world
+        world.kill_writer()
+        world.start_writer(self.survivor)
+        until(lambda: world.claims()[-1].committed, "the application goes on")
+        time.sleep(AFTER_S)
+        world.kill_writer()
+        world.start_writer(self.survivor)
+        until(lambda: world.claims()[-1].committed, "the application goes on after a kill")
+        world.end_writer()
+
+    def _judge(self) -> None:
+        world = self.world
+        wrong = [text for one in world.receivers.values() for text in one.complaints()]
+        wrong += world.shipper.complaints()
+        if self.promotions:
+            found = read_state(self.survivor)
+            wrong += faults(self.plan.seed, world.claims(), self.promotions, found)
+            wrong += faults_of(self.survivor)
+            self.figures["transactions"] = found.last
+        if wrong:
+            raise BrokenRunError("\n".join(wrong))
+        self.log("all is well")
+
+
+def _has(receiver: Service, end: int) -> bool:
+    said = receiver.ask("/v1/status")[1]
+    return said.get("lsn_durable") == end and not said["incomplete"]
+
+
+def _end_of(path: Path) -> int:
+    with LogReader(path) as reader:
+        return reader.lsn_durable
+
+
+def play(seed: int, *, is_loud: bool = False) -> Run:
+    """Play a run in a directory of its own; a fault is raised with the story and the seed."""
+    folder = Path(tempfile.mkdtemp(prefix="pmlog-chaos-", dir=SHM if SHM.is_dir() else None))
+    plan = make_plan(seed)
+    run = Run(plan, folder, is_loud=is_loud)
+    try:
+        run.play()
+    except Exception as error:
+        story = "\n".join((str(plan), *run.world.events))
+        raise BrokenRunError(f"seed {seed}: {error}\n{story}\nleft in {folder}") from error
+    shutil.rmtree(folder, ignore_errors=True)
+    return run
+
+
+def main() -> None:
+    """Play the runs that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--runs", type=int, default=1, help="so many, of this seed and the next")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tell what happens")
+    given = parser.parse_args()
+    bad = 0
+    for seed in range(given.seed, given.seed + given.runs):
+        begun = time.monotonic()
+        if given.verbose:
+            print(make_plan(seed))
+        try:
+            run = play(seed, is_loud=given.verbose)
+            print(f"seed {seed}: {time.monotonic() - begun:.1f} s {run.figures}", flush=True)
+        except BrokenRunError as error:
+            bad += 1
+            print(error, flush=True)
+    print(f"{given.runs} runs, {bad} with faults")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
