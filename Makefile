@@ -14,6 +14,7 @@ SANITIZERS ?= address,undefined
 VALGRIND ?= valgrind;--quiet;--error-exitcode=99;--leak-check=full;--errors-for-leak-kinds=definite
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SUITE_ARGS ?=
 DEMO_ARGS ?=
 # How long each soak test may take: seconds, or 30m, 2h.
 TIME ?= 600
@@ -23,6 +24,8 @@ SOAK_S = $(shell awk 'BEGIN { if ("$(TIME)" !~ /^[0-9]+[smh]?$$/) exit 1; unit =
 # pmdk-tools: pmempool, which checks pools that the medium made.
 # nut-server: upsd and its dummy-ups, a real UPS daemon for the tests of the power sources.
 SYSTEM_PACKAGES ?= gcc libc6-dev libpmemobj1 libpmemobj-dev pmdk-tools valgrind nut-server
+# Peers of the benchmarks that are not Python packages.
+BENCH_PACKAGES ?= redis-server postgresql
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 SHELL := bash
@@ -179,9 +182,15 @@ soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=30m
 demo: $(STAMP)-demo ## The whole of it: real flights, an application killed, a host lost, nothing missing
 	$(BIN)/pmlog demo $(DEMO_ARGS)
 
-.PHONY: bench
-bench: system $(STAMP)-bench ## Measure, beside the peers
+.PHONY: bench bench-quick
+bench: system $(STAMP)-bench ## Measure, beside the peers: operations, then whole workloads
+	@$(MAKE) system SYSTEM_PACKAGES="$(BENCH_PACKAGES)"
+	mkdir -p "$(BUILD)"
 	$(PY) -m bench $(BENCH_ARGS)
+	$(PY) -m bench.suite $(SUITE_ARGS)
+
+bench-quick: ## The same in some minutes, to glance at
+	@$(MAKE) bench BENCH_ARGS=--quick SUITE_ARGS="--turns 1 --scale 0.1 --out $(BUILD)/bench/suite.json"
 
 .PHONY: docs
 docs: $(STAMP)-docs ## The manual, as HTML under build/docs
