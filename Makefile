@@ -22,8 +22,10 @@ SOAK_S = $(shell awk 'BEGIN { if ("$(TIME)" !~ /^[0-9]+[smh]?$$/) exit 1; unit =
     print "$(TIME)" * (unit == "h" ? 3600 : unit == "m" ? 60 : 1) }' </dev/null)
 # libpmemobj1: medium "pmemobj".  libpmemobj-dev: its headers, for the C peer of the benchmarks.
 # pmdk-tools: pmempool, which checks pools that the medium made.
+# curl: the commands of docs/losing-the-host.md.
 # nut-server: upsd and its dummy-ups, a real UPS daemon for the tests of the power sources.
-SYSTEM_PACKAGES ?= gcc libc6-dev libpmemobj1 libpmemobj-dev pmdk-tools valgrind nut-server
+# curl: the commands of docs/losing-the-host.md.
+SYSTEM_PACKAGES ?= gcc libc6-dev libpmemobj1 libpmemobj-dev pmdk-tools valgrind nut-server curl
 # Peers of the benchmarks that are not Python packages.
 BENCH_PACKAGES ?= redis-server postgresql
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo -n)
@@ -45,7 +47,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 STAMP := $(VENV)/.stamp
 NATIVE := $(BUILD)/native
 # Folders that hold Python, those that exist.
-PYTHON_DIRS = $(wildcard pmlog shipper receiver tests bench docs/conf.py)
+PYTHON_DIRS = $(wildcard pmlog shipper receiver tests bench docs/conf.py docs/examples)
 # Headers hold tables that are laid out by hand: no formatter over them.
 C_FILES = $(wildcard pmlog/_native/*.c pmlog/_native/python/*.c tests/native/*.c bench/*.c bench/peers/*.c)
 

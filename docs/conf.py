@@ -15,7 +15,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 nitpicky = False  # types of numpy and msgspec are not linked
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -134,13 +134,14 @@ def open_readonly(path: str) -> Pool:
     return open_pool(path, readonly=True, max_size=max(2 * size, 64 << 30))
 
 
-def main(command: str | None = None) -> None:
-    """Run the command line.
+def register() -> typer.Typer:
+    """Give every command to `app`; again changes nothing.
 
-    Args:
-        command: The subcommand that the program stands for; None: the first argument names it.
+    Returns:
+        The program.
     """
-    # Commands register with `app` as they are imported.
+    if app.registered_commands:
+        return app
     from pmlog.cli import check, demo, drill, dump, info, power_loss, promote, receive, ship, status
 
     commands = (
@@ -157,4 +158,13 @@ def main(command: str | None = None) -> None:
     )
     for one in commands:
         app.command()(one)
-    app(args=None if command is None else [command, *sys.argv[1:]], prog_name="pmlog")
+    return app
+
+
+def main(command: str | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        command: The subcommand that the program stands for; None: the first argument names it.
+    """
+    register()(args=None if command is None else [command, *sys.argv[1:]], prog_name="pmlog")
