@@ -22,7 +22,6 @@ SOAK_S = $(shell awk 'BEGIN { if ("$(TIME)" !~ /^[0-9]+[smh]?$$/) exit 1; unit =
     print "$(TIME)" * (unit == "h" ? 3600 : unit == "m" ? 60 : 1) }' </dev/null)
 # libpmemobj1: medium "pmemobj".  libpmemobj-dev: its headers, for the C peer of the benchmarks.
 # pmdk-tools: pmempool, which checks pools that the medium made.
-# curl: the commands of docs/losing-the-host.md.
 # nut-server: upsd and its dummy-ups, a real UPS daemon for the tests of the power sources.
 # curl: the commands of docs/losing-the-host.md.
 SYSTEM_PACKAGES ?= gcc libc6-dev libpmemobj1 libpmemobj-dev pmdk-tools valgrind nut-server curl

@@ -66,16 +66,20 @@ def _consumers(log: LogStatus | None) -> list[dict[str, Any]]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    lines = [
-        (name, f"{value} ({format_size(value)})" if name.endswith("bytes") else value)
-        for name, value in facts.items()
-        if name not in ("containers", "consumers")
-    ]
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        print(f"{name:{width}}  {'-' if value is None else value}")
+    lines = {
+        name: value for name, value in facts.items() if name not in ("containers", "consumers")
+    }
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:{width}}  {_text(name, value)}")
     for title in ("containers", "consumers"):
         print(f"{title}:" if facts[title] else f"{title}: none")
         for thing in facts[title]:
             rest = ", ".join(f"{name}={value}" for name, value in thing.items() if name != "name")
             print(f"  {thing['name']}: {rest}")
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value} ({format_size(value)})" if name.endswith("bytes") else str(value)
