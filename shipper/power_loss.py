@@ -88,6 +88,9 @@ class Saver:
                 await self._guarded(self._save)
             elif not is_failing and self.pool.is_stopping:
                 await self._guarded(self._restore)
+            if not self._power.is_failing:
+                # Whoever asked for a round before power came back gets his answer: there is none.
+                self._end_round()
             was_failing = is_failing
             if self._power.is_failing == is_failing and not (is_failing and self._is_asked):
                 await self._changed.wait()
@@ -142,12 +145,9 @@ class Saver:
             pool.wake_all()
             await self._drain()
         finally:
-            self._is_busy = self._is_asked = False
+            self._is_busy = False
             self._seconds = pool.clock() - self._begun_s
-            for ended in self._ended:
-                if not ended.done():
-                    ended.set_result(None)
-            self._ended.clear()
+            self._end_round()
             pool.wake_all()
         state = self.state()
         _log.log(
@@ -155,6 +155,13 @@ class Saver:
             "%s: %s in %.3f s", pool.path, state.value, self._seconds,
             extra={"event": "power_round_ended", "pool": pool.id, "state": state.value},
         )  # fmt: skip
+
+    def _end_round(self) -> None:
+        self._is_asked = False
+        for ended in self._ended:
+            if not ended.done():
+                ended.set_result(None)
+        self._ended.clear()
 
     async def _freeze(self) -> None:
         pool = self.pool

@@ -42,7 +42,9 @@ class Plan:
     is_healed: bool
     """Everybody is well and connected before the end."""
     battery_s: float
-    """How long the announced power loss waits for receivers."""
+    """How long there is power once its loss was announced."""
+    is_simulated: bool
+    """The shipper has a simulated battery, at whose end it dies and the pool is gone."""
 
 
 def make_plan(seed: int) -> Plan:
@@ -61,6 +63,9 @@ def make_plan(seed: int) -> Plan:
     events = [_event(rng, receivers) for _ in range(rng.randint(2, 8))]
     if is_late:
         events.append(Event(rng.uniform(0, SPAN_S), "join", "two", 0.0))
+    ending = rng.choice(("power", "power", "host", "promotion"))
+    # A battery that has fed earlier failures might end at any of them.
+    has_full_battery = ending == "power" and all(event.kind != "power" for event in events)
     return Plan(
         seed=seed,
         receivers=receivers,
@@ -69,9 +74,10 @@ def make_plan(seed: int) -> Plan:
         required=frozenset(name for name in receivers if rng.random() < 0.5),
         log=rng.choice(("256KiB", "1MiB", "4MiB")),
         events=tuple(sorted(events, key=lambda event: event.at_s)),
-        ending=rng.choice(("power", "power", "host", "promotion")),
+        ending=ending,
         is_healed=rng.random() < 0.6,
-        battery_s=rng.choice((0.2, 1.0, 5.0)),
+        battery_s=rng.choice((0.2, 1.0, 3.0)),
+        is_simulated=has_full_battery and rng.random() < 0.6,
     )
 
 

@@ -225,9 +225,12 @@ class Run:
             raise BrokenRunError("everybody was well, and the log was not sealed")
         self.figures["sealed"] = sealed
         committed = max((one.committed for one in world.claims()), default=0)
+        if self.plan.is_simulated:
+            until(lambda: not world.pool.exists(), "the lights go out")
+            self.log("the lights are out")
         world.lose_host()
         late = max((one.committed for one in world.claims()), default=0)
-        if code == 200 and late != committed:
+        if sealed and late != committed:
             raise BrokenRunError(f"sealed at {committed}, and {late} was committed")
         self._promote(must_be_complete=sealed)
 

@@ -152,9 +152,11 @@ class World:
         self.notes: list[tuple[int, Notes]] = []
         self.writer_stopped = False
         required = [word for name in sorted(plan.required) for word in ("--required", name)]
+        battery = ("--battery", f"sim:{plan.battery_s}s") if plan.is_simulated else ()
         self.shipper = Service(
-            folder, "shipper", "ship", str(self.pool), "--require", str(plan.require), *required
-        )
+            folder, "shipper", "ship", str(self.pool), "--require", str(plan.require), *required,
+            *battery,
+        )  # fmt: skip
         self.relays = {name: Relay(self.shipper.port) for name in plan.receivers}
         self.receivers = {
             name: Service(
@@ -239,7 +241,7 @@ class World:
         """Lose the primary's host: all of its processes and its memory at once."""
         self.kill_writer()
         self.shipper.kill()
-        shutil.rmtree(self.pool)
+        shutil.rmtree(self.pool, ignore_errors=True)
 
     def close(self) -> None:
         """End everything."""

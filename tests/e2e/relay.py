@@ -281,6 +281,8 @@ class Relay:
             if self._cut is not None:
                 connection.cut(self._cut)
             await connection.run()
+        except asyncio.CancelledError:
+            pass  # at the end of the relay; asyncio would complain of a task that was cancelled
         finally:
             self._open.discard(connection)
 

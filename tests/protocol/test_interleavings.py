@@ -290,6 +290,23 @@ async def test_fenced_while_power_returns(stage: Stage, pool: pmlog.Pool) -> Non
         pool.dict("words")["b"] = 2
 
 
+async def test_power_is_back_at_once(stage: Stage, pool: pmlog.Pool) -> None:
+    """Whoever announces a power loss is answered, also if power is back before anything was done.
+
+    1. A power loss is announced, and its end right behind.
+    2. Who saves the pool looks for the first time: power is there, nothing is to be done.
+    3. The announcement was never answered.
+    """
+    supply = (await stage.shipper(Path(pool.path))).supply
+    async with asyncio.timeout(PATIENCE_S):
+        saved, restored = await asyncio.gather(
+            supply.power_loss(PATIENCE_S), supply.restored(PATIENCE_S, ())
+        )
+    assert restored[0]["restored"]
+    assert not saved[0]["sealed"]
+    pool.dict("words")["a"] = 1
+
+
 def test_frozen_while_it_is_opened(pool_path: Path) -> None:
     """An application that opens the pool in the very moment of a power loss is refused.
 
