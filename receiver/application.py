@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 
+from pmlog.logs import note
 from receiver.config import APP_GRACE_S
+
+_log = logging.getLogger("receiver")
 
 
 class Application:
@@ -17,6 +21,7 @@ class Application:
     def __init__(self, command: tuple[str, ...]) -> None:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
         self.failure: str | None = None
         """Why it could not be started."""
 
@@ -36,6 +41,16 @@ class Application:
             )
         except OSError as error:
             self.failure = str(error)
+            note(_log, "application not started", level=logging.ERROR, reason=error)
+            return
+        note(_log, "application started", pid=self._process.pid, epoch=epoch)
+        self._watch = asyncio.create_task(self._note_exit(self._process), name="application")
+
+    @staticmethod
+    async def _note_exit(process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        level = logging.ERROR if code else logging.INFO
+        note(_log, "application exited", level=level, pid=process.pid, exit=code)
 
     async def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL if that does not do."""
@@ -51,6 +66,8 @@ class Application:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        if self._watch is not None:
+            await self._watch
 
     def describe(self) -> dict[str, object] | None:
         """Tell how it is.

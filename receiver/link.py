@@ -15,6 +15,7 @@ from pmlog import limits, wire
 from pmlog.errors import FencedError, PeerUnavailableError, ProtocolError
 from pmlog.identity import Identity, Mark
 from pmlog.image import ImageReader, blocks_of
+from pmlog.logs import note
 from pmlog.replica import Replica
 from receiver.config import ANSWER_TIMEOUT_S, IMAGE_BYTES_MAX, SILENCE_S, Config
 from receiver.promote import Sealing, sealing_of
@@ -123,6 +124,7 @@ class Link:
                 f"the stream begins at LSN {answer.lsn}, the replica ends at {replica.position.lsn}"
             )
         self.established = True
+        note(_log, "connected", epoch=self._epoch, lsn=answer.lsn)
 
     async def _match(self, identity: Identity) -> Replica:
         """Get the replica of that pool; make it if there is none."""
@@ -140,6 +142,9 @@ class Link:
         """Make the replica's image that of the primary, as far as blocks can."""
         if not 0 < mark.image_bytes <= IMAGE_BYTES_MAX:
             raise ProtocolError(f"an image of {mark.image_bytes} bytes")
+        note(
+            _log, "baseline started", epoch=self._epoch, lsn=mark.lsn, image_bytes=mark.image_bytes
+        )
         await asyncio.to_thread(self._state.set_seal, None)
         await asyncio.to_thread(self._state.set_incomplete, Incomplete(0))
         await asyncio.to_thread(replica.prepare_baseline)
@@ -155,6 +160,7 @@ class Link:
         await asyncio.to_thread(replica.begin_baseline, mark)
         whole = None if end.lsn <= mark.lsn else Incomplete(end.lsn)
         await asyncio.to_thread(self._state.set_incomplete, whole)
+        note(_log, "baseline finished", blocks=self.blocks, lsn=mark.lsn, whole_lsn=end.lsn)
 
     async def _take_blocks(
         self, socket: ClientWebSocketResponse, replica: Replica, window: list[tuple[int, int]]
@@ -233,6 +239,7 @@ class Link:
             self.lsn_primary = max(self.lsn_primary, message.lsn)
         elif isinstance(message, wire.SaveStarted):
             self.saving = True
+            note(_log, "primary saves its log", level=logging.WARNING)
         elif isinstance(message, wire.Sealed):
             await self._seal(message.place)
         elif isinstance(message, wire.Unsealed):
@@ -250,6 +257,7 @@ class Link:
         if sealing_of(place, replica.position) is not Sealing.COMPLETE:
             raise ProtocolError(f"sealed at LSN {place.lsn}, but the log ends elsewhere here")
         await asyncio.to_thread(self._state.set_seal, Seal(place))
+        note(_log, "sealed", epoch=place.epoch, lsn=place.lsn, txn=place.txn)
         self._ack.set()
 
     async def _send_acks(self, socket: ClientWebSocketResponse) -> None:

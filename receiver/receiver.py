@@ -17,7 +17,15 @@ from typing import Any
 import aiohttp
 
 from pmlog import http, wire
-from pmlog.errors import FencedError, PmlogError, PoolNotFoundError
+from pmlog.errors import (
+    CapacityError,
+    FencedError,
+    InvariantViolationError,
+    MediumError,
+    PmlogError,
+    PoolNotFoundError,
+)
+from pmlog.logs import note
 from pmlog.replica import Replica, promote
 from receiver.application import Application
 from receiver.config import (
@@ -63,11 +71,20 @@ class Receiver:
         self.link: Link | None = None
         self.application = Application(config.on_promote)
         self.last_error: str | None = None
+        self._failure: str | None = None
+        self._logged: str | None = None
+        """What was logged of the last attempt to connect."""
         self.connections = 0
         self._dialling: asyncio.Task[None] | None = None
         self._promoting = asyncio.Lock()
         self._ready = False
         """The promotion is finished."""
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong with the replica itself, or its medium; None: nothing is known to be."""
+        # A connection that was made since has opened the replica anew.
+        return None if self.link is not None and self.link.established else self._failure
 
     async def start(self) -> None:
         """Open the replica and dial; finish a promotion that was cut short.
@@ -128,10 +145,21 @@ class Receiver:
                 await link.run(socket)
         except (PmlogError, aiohttp.ClientError, OSError, TimeoutError) as error:
             self.last_error = f"{source}: {error}"
-            _log.info("%s: %s", source, error)
+            is_broken = isinstance(error, MediumError | CapacityError | InvariantViolationError)
+            self._failure = str(error) if is_broken else None
+            self._note_end(source, error, link)
         finally:
             self.link = None
         return link.established
+
+    def _note_end(self, source: str, error: Exception, link: Link) -> None:
+        """Log the end of a connection; of attempts that fail alike only the first."""
+        if link.established or str(error) != self._logged:
+            self._logged = str(error)
+            level = logging.ERROR if self._failure is not None else logging.WARNING
+            event = "disconnected" if link.established else "cannot connect"
+            lsn = self.replica.position.lsn if self.replica is not None else None
+            note(_log, event, level=level, source=source, reason=error, lsn=lsn)
 
     def _adopt(self, replica: Replica) -> None:
         self.replica = replica
@@ -165,6 +193,10 @@ class Receiver:
                 self._dialling = asyncio.create_task(self._dial(), name="dial")
                 raise
             await self._finish_promotion(promotion)
+            note(
+                _log, "promoted", epoch=promotion.epoch, complete=promotion.complete,
+                lsn=promotion.place.lsn, txn=promotion.place.txn,
+            )  # fmt: skip
             return promotion
 
     def _judge(self, accept_loss: bool) -> Verdict:
@@ -237,6 +269,7 @@ class Receiver:
             "state": state,
             "connections": self.connections,
             "last_error": self.last_error,
+            "failure": self.failure,
             "epoch": promotion.epoch if promotion else replica.position.epoch if replica else None,
             "lsn_received": replica.lsn_next if replica else None,
             "lsn_durable": replica.position.lsn if replica else None,

@@ -56,8 +56,8 @@ async def _page(request: web.Request) -> web.Response:
 
 
 async def _health(request: web.Request) -> web.Response:
-    del request
-    return web.json_response({"ok": True})
+    ok = request.app[_receiver].failure is None
+    return web.json_response({"ok": ok}, status=200 if ok else 503)
 
 
 async def _metrics(request: web.Request) -> web.Response:

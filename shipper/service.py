@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -9,12 +10,15 @@ import msgspec
 from aiohttp import WSCloseCode, web
 
 from pmlog import http, limits
+from pmlog.errors import PmlogError
+from pmlog.logs import note
 from shipper import metrics, page
 from shipper.config import BEAT_S, POWER_LOSS_TIMEOUT_S, RECEIVERS_MAX, Config
 from shipper.power.supply import Supply
 from shipper.session import Session, attend
 from shipper.shared import SharedPool
 
+_log = logging.getLogger("shipper")
 _pools: Final = web.AppKey("pools", dict[str, SharedPool])
 _supplies: Final = web.AppKey("supplies", list[Supply])
 """One, once the pools are open."""
@@ -86,7 +90,17 @@ async def _beat(app: web.Application) -> None:
     while True:  # until it is cancelled, at shutdown
         await asyncio.sleep(BEAT_S)
         for pool in app[_pools].values():
-            await pool.beat()
+            failure: str | None = None
+            try:
+                await asyncio.to_thread(pool.must_be_there)
+                await pool.beat()
+            except PmlogError as error:
+                failure = str(error)
+            if failure is not None and pool.failure is None:
+                note(_log, "pool failed", level=logging.ERROR, pool=pool.path, reason=failure)
+            elif failure is None and pool.failure is not None:
+                note(_log, "pool recovered", pool=pool.path)
+            pool.failure = failure
 
 
 async def _end_sessions(app: web.Application) -> None:
@@ -157,6 +171,7 @@ def describe(pool: SharedPool, supply: Supply) -> dict[str, Any]:
         "frozen": pool.seal_lsn is not None,
         "power": supply.describe(pool),
         "fenced_epoch": pool.fenced_epoch,
+        "failure": pool.failure,
         "sent": msgspec.to_builtins(pool.totals),
         "receivers": {
             name: {
@@ -199,8 +214,8 @@ async def _list(request: web.Request) -> web.Response:
 
 
 async def _health(request: web.Request) -> web.Response:
-    del request
-    return web.json_response({"ok": True})
+    ok = all(pool.failure is None for pool in request.app[_pools].values())
+    return web.json_response({"ok": ok}, status=200 if ok else 503)
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ costs no memory here.
 
 import asyncio
 import contextlib
+import logging
 from itertools import islice
 
 import xxhash
@@ -16,10 +17,13 @@ from pmlog import limits, wire
 from pmlog.errors import GapError, PeerUnavailableError, PmlogError, ProtocolError
 from pmlog.image import ImageReader, blocks_of
 from pmlog.log import Consumer, LogReader
+from pmlog.logs import note
 from shipper import batcher
 from shipper.config import HELLO_TIMEOUT_S, IN_FLIGHT_BYTES_MAX, SEND_TIMEOUT_S
 from shipper.levels import Progress
 from shipper.shared import SessionFigures, SharedPool
+
+_log = logging.getLogger("shipper")
 
 LSN_FIRST = 4096
 LSN_NEVER = (1 << 64) - 1
@@ -121,29 +125,40 @@ class Session:
     async def run(self) -> None:
         """Serve the receiver until either side ends the connection."""
         farewell: wire.Refuse | None = None
+        gone = "the receiver has closed it"
         try:
             answer = self._begin()
             if isinstance(answer, wire.Refuse):
                 farewell = answer
             else:
+                note(_log, "receiver connected", receiver=self.name, lsn=self.lsn_next)
                 await self._say(answer)
                 await self._serve()
         except PmlogError as error:
             farewell = wire.Refuse("ended", str(error))
-        except (ConnectionError, TimeoutError):
-            pass  # the receiver is gone; it dials again
+        except (ConnectionError, TimeoutError) as error:
+            gone = str(error) or type(error).__name__  # it dials again
         finally:
             self.pool.leave(self)
             self._close_reader()
         if farewell is None and self._reason is not None:
             farewell = wire.Refuse("ended", self._reason)
+        note(
+            _log, "receiver disconnected", receiver=self.name, lsn=self.progress.durable,
+            reason=gone if farewell is None else farewell.reason,
+        )  # fmt: skip
         if farewell is not None:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await self._say(farewell)
 
     async def _serve(self) -> None:
         if self._baseline_bytes:
+            note(_log, "baseline started", receiver=self.name, lsn=self.lsn_next)
             await self._send_baseline()
+            note(
+                _log, "baseline finished", receiver=self.name, blocks=self.figures.blocks,
+                whole_lsn=self.whole_lsn,
+            )  # fmt: skip
         listener = asyncio.create_task(self._listen(), name=f"listen to {self.name}")
         sender = asyncio.create_task(self._send(), name=f"send to {self.name}")
         tasks = (listener, sender)

@@ -8,15 +8,18 @@ Invariants:
 """
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmlog import marks
-from pmlog.errors import PmlogError
+from pmlog.errors import PmlogError, PoolNotFoundError
 from pmlog.identity import Identity
 from pmlog.log import Bound, LogReader
+from pmlog.logs import note
 from shipper import backlog
 from shipper.config import RECEIVERS_MAX, Config
 from shipper.levels import Progress, reached
@@ -24,6 +27,8 @@ from shipper.tailer import Tailer
 
 if TYPE_CHECKING:
     from shipper.session import Session
+
+_log = logging.getLogger("shipper")
 
 
 @dataclass(slots=True)
@@ -78,6 +83,9 @@ class SharedPool:
         """Where the failure of power was heard of first, as the stop mark says."""
         self.is_parked: Callable[[Session], bool] = lambda session: False
         """Whether a receiver has to wait for others; told by who saves the pool."""
+        self.failure: str | None = None
+        """Why the pool cannot be shipped at the moment."""
+        self._file = _file_of(path)
         self.fenced_epoch: int | None = None
         self.delay_ns = 0
         self.level = Progress()
@@ -252,6 +260,10 @@ class SharedPool:
             self.reader.fence(self.fenced_epoch)
             return
         self.seal_lsn = self.reader.lsn_durable
+        note(
+            _log, "frozen", level=logging.WARNING, pool=self.path, source=source,
+            lsn=self.seal_lsn,
+        )  # fmt: skip
 
     def unfreeze(self) -> None:
         """Let the writer go on; nobody holds a seal any more."""
@@ -262,6 +274,7 @@ class SharedPool:
         self.reader.unfreeze()
         marks.set_stop(self.path, None)
         self.is_stopping = False
+        note(_log, "unfrozen", pool=self.path)
 
     def note_told(self, name: str) -> None:
         """Remember that somebody is about to get the seal; durable on return.
@@ -304,6 +317,7 @@ class SharedPool:
         marks.set_stop(self.path, marks.Stop(why="fenced", epoch=epoch))
         self.fenced_epoch = epoch
         self.reader.fence(epoch)
+        note(_log, "fenced", level=logging.ERROR, pool=self.path, epoch=epoch)
         for session in list(self.sessions.values()):
             session.end(f"epoch {epoch} has taken over")
 
@@ -323,6 +337,19 @@ class SharedPool:
         self.publish()
         for session in self.sessions.values():
             session.beat()
+
+    def must_be_there(self) -> None:
+        """Look whether the pool's files are those that this shipper reads.
+
+        Raises:
+            PoolNotFoundError: They were removed, or replaced by others.
+        """
+        if _file_of(self.path) != self._file:
+            raise PoolNotFoundError(
+                f"{self.path}: the log was removed or replaced",
+                hint="start the shipper again",
+                path=self.path,
+            )
 
     async def notice_writer(self) -> None:
         """Follow a writer that has opened the pool for the first time under this boot.
@@ -352,6 +379,14 @@ class SharedPool:
             self.reader.publish(level.received, level.durable, level.applied)
         await self._tailer.stop()
         self.reader.close()
+
+
+def _file_of(path: str) -> tuple[int, int] | None:
+    try:
+        known = os.stat(os.path.join(path, "log"))
+    except OSError:
+        return None
+    return known.st_dev, known.st_ino
 
 
 def _is_live(reader: LogReader) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -319,3 +320,16 @@ def test_pages(cluster: Cluster, which: str) -> None:
     assert service.ask("/healthz") == (200, {"ok": True})
     assert b"lsn_durable" in service.read("/metrics")
     assert b"<!doctype html>" in service.read("/")
+
+
+def test_not_able(cluster: Cluster) -> None:
+    """Health says 503 when the files of the pool that is shipped are gone."""
+    shipper, receiver = cluster.pair()
+    shutil.rmtree(cluster.pool)
+    until(lambda: shipper.ask("/healthz") == (503, {"ok": False}))
+    assert "removed" in shipped(shipper)["failure"]
+    assert b'pmlog_up{pool="' in shipper.read("/metrics")
+    assert b"cannot be read" in shipper.read("/")
+    assert receiver.ask("/healthz") == (200, {"ok": True})
+    said = [json.loads(line) for line in (cluster.folder / "shipper.log").read_text().splitlines()]
+    assert {"receiver connected", "pool failed"} <= {line["event"] for line in said}
