@@ -56,7 +56,7 @@ def render(known: dict[str, Any]) -> str:
             html.figures(
                 {
                     "state": html.badge(word, "bad" if bad else "good"),
-                    "process": application["pid"],
+                    "process": None if application["pid"] is None else str(application["pid"]),
                 }
             ),
         ]

@@ -57,7 +57,7 @@ def _pool(pool: dict[str, Any]) -> list[html.Markup]:
                 "log ends at": pool["lsn_durable"],
                 f"durable at {pool['require']}": levels["replicated"],
                 "commit delay": f"{pool['delay_ns'] / 1e6:.2f} ms",
-                "writer": pool["writer_pid"] or "none",
+                "writer": str(pool["writer_pid"] or "none"),
                 "failure": pool.get("failure"),
             }
         ),
