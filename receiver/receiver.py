@@ -204,7 +204,8 @@ class Receiver:
         seal = None if self.state.seal is None else self.state.seal.place
         verdict = judge(
             promoted=self.state.promotion is not None,
-            empty=position is None,
+            # One that was made and never got a record holds no pool yet.
+            empty=position is None or not position.txn,
             incomplete=self.state.incomplete is not None,
             sealing=sealing_of(seal, position),
             accept_loss=accept_loss,
