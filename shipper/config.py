@@ -7,6 +7,7 @@ from typing import Final
 from pmlog import security
 from pmlog.addresses import Address
 from pmlog.security import Security
+from shipper.backlog import MaxLag
 from shipper.battery import Battery
 
 IN_FLIGHT_BYTES_MAX: Final = 32 << 20
@@ -39,6 +40,8 @@ class Config:
     """Names of receivers for which writers wait rather than overwrite what those need."""
     battery: Battery | None = None
     """How long there is power once it fails; None: nobody has said."""
+    max_lag: MaxLag | None = None
+    """How far receivers may be behind; None: as far as battery and ring allow."""
     power: tuple[str, ...] = ()
     """Where to hear that power fails, as `--power` takes it."""
     vault: Path | None = None

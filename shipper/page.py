@@ -100,7 +100,9 @@ def _backlog(backlog: dict[str, Any] | None) -> list[html.Markup]:
         "rate": f"{format_size(int(backlog['rate_bytes_per_s'] or 0))}/s",
     }
     if backlog["at_risk"]:
-        values["at risk"] = html.badge(f"{format_size(backlog['missing_bytes'])} too much", "bad")
+        missing = backlog["missing_bytes"]
+        why = f"{format_size(missing)} too much" if missing else "too few receivers"
+        values["at risk"] = html.badge(why, "bad")
     return [html.figures(values)]
 
 

@@ -167,7 +167,8 @@ def describe(pool: SharedPool, supply: Supply) -> dict[str, Any]:
             "replicated": level.durable,
             "applied": level.applied,
         },
-        "delay_ns": pool.delay_ns,
+        "delay_ns": pool.verdict.delay_ns,
+        "backlog": {name: getattr(pool.verdict, name) for name in _BACKLOG},
         "frozen": pool.seal_lsn is not None,
         "power": supply.describe(pool),
         "fenced_epoch": pool.fenced_epoch,
@@ -184,6 +185,11 @@ def describe(pool: SharedPool, supply: Supply) -> dict[str, Any]:
             for name, progress in sorted(pool.progress.items())
         },
     }
+
+
+_BACKLOG: Final = (
+    "bytes", "limit_bytes", "rate_bytes_per_s", "at_risk", "missing_bytes", "is_blocked",
+)  # fmt: skip
 
 
 def _figures(session: Session | None) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class Session:
         """It was sent the seal and has not yet said that it has it."""
         self.has_spoken = False
         """It has acknowledged something on this connection."""
+        self.is_answering = False
+        """It does what a receiver does: asks for blocks, or acknowledges what it was sent."""
         self._baseline_bytes = 0
         """Size of the image that is to be compared first; 0: none is."""
 
@@ -262,6 +264,7 @@ class Session:
                 message = await self._socket.receive(timeout=SEND_TIMEOUT_S)
                 if message.type is not WSMsgType.BINARY or len(message.data) != 16 * len(window):
                     raise ProtocolError("no digests of blocks")
+                self.is_answering = True
                 differing = await asyncio.to_thread(self._differing, image, window, message.data)
                 for offset, data in differing:
                     frame = wire.encode_frame(
@@ -328,6 +331,7 @@ class Session:
             self.figures.lsn_first = self.lsn_next
             self._acked_at = begun
         self.lsn_next += size
+        self.pool.note_sent(self)
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await self._socket.send_bytes(frame)
         self._rates = batcher.learn(self._rates, codec, size, self.pool.clock() - begun)
@@ -407,6 +411,7 @@ class Session:
             self._consumer.ack(ack.durable)
         self.sealed = ack.sealed
         self.has_spoken = True
+        self.is_answering = self.is_answering or ack.durable > now.durable
         if ack.sealed:
             self.may_hold_seal = False
         else:

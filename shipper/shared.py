@@ -8,6 +8,7 @@ Invariants:
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -23,6 +24,7 @@ from pmlog.logs import note
 from shipper import backlog
 from shipper.config import RECEIVERS_MAX, Config
 from shipper.levels import Progress, reached
+from shipper.rate import Rate, observe, pause
 from shipper.tailer import Tailer
 
 if TYPE_CHECKING:
@@ -87,9 +89,18 @@ class SharedPool:
         """Why the pool cannot be shipped at the moment."""
         self._file = _file_of(path)
         self.fenced_epoch: int | None = None
-        self.delay_ns = 0
+        self.rates: dict[str, Rate] = {}
+        self.policy = backlog.Policy(
+            config.require,
+            None if config.battery is None else config.battery.seconds,
+            config.max_lag,
+            len(config.pools),
+        )
+        self.verdict = backlog.Verdict()
+        """How the backlog stood when it was published last."""
         self.level = Progress()
         """What was published last."""
+        self._lsn_start = self.reader.lsn_durable or self.reader.mark().lsn
         self._live = _is_live(self.reader)
         self._tail = tail
         self._tailer = tail(self.reader, self.wake_all)
@@ -134,6 +145,7 @@ class SharedPool:
         if old is not None:
             old.end("the receiver has connected again")
         self.sessions[session.name] = session
+        self._pause(session.name)
         self._note(session, Progress(start, start, start))
         self.publish()
 
@@ -169,6 +181,7 @@ class SharedPool:
         """
         if self.sessions.get(session.name) is session:
             del self.sessions[session.name]
+            self._pause(session.name)
         self.publish()
 
     def advance(self, session: "Session", progress: Progress) -> None:
@@ -187,32 +200,77 @@ class SharedPool:
             self._is_partial.discard(session.name)
         else:
             self._is_partial.add(session.name)
+        if session.figures.frames:
+            self._observe(session)
+
+    def note_sent(self, session: "Session") -> None:
+        """Note that a receiver has something to do.
+
+        Args:
+            session: Its connection.
+        """
+        if self._rate(session.name).begun_s is None:
+            self._observe(session)
 
     def publish(self) -> None:
-        """Tell the writer what its receivers have, and how much to slow down."""
-        self._keep_room()
+        """Tell the writer what its receivers have, and how far it may run ahead of them."""
         # A promotion of an incomplete copy is refused: what it has vouches for nothing yet.
         whole = (one for name, one in self.progress.items() if name not in self._is_partial)
         level = reached(whole, self.config.require)
-        self.level = level
-        try:
-            self.reader.publish(level.received, level.durable, level.applied, Bound(self.delay_ns))
-        except PmlogError:
-            # Nobody has opened this copy for writing yet, so nobody waits either.
-            self.delay_ns = 0
+        verdict = backlog.judge(
+            self._copies(),
+            self.policy,
+            lsn_end=self.lsn_end,
+            lsn_start=self._lsn_start,
+            ring_bytes=self.identity.ring_bytes,
+        )
+        self.level, self.verdict = level, verdict
+        bound = Bound(verdict.delay_ns, verdict.lsn_limit, verdict.writer_limit_bytes)
+        with contextlib.suppress(PmlogError):
+            # Refused while nobody has opened this copy for writing: then nobody waits either.
+            self.reader.publish(level.received, level.durable, level.applied, bound)
 
-    def _keep_room(self) -> None:
-        """Slow the writer for receivers that count; let go of others before the ring is full."""
+    def _copies(self) -> list[backlog.Copy]:
+        required = self.config.required
+        known = [
+            backlog.Copy(
+                durable=progress.durable,
+                bytes_per_s=self._rate(name).bytes_per_s,
+                is_required=name in required,
+                is_connected=name in self.sessions,
+                is_answering=name in self.sessions and self.sessions[name].is_answering,
+                is_whole=name not in self._is_partial,
+            )
+            for name, progress in self.progress.items()
+        ]
+        unseen = required - set(self.progress)
+        return known + [
+            backlog.Copy(self._lsn_start, is_required=True, is_whole=False) for _ in unseen
+        ]
+
+    def _rate(self, name: str) -> Rate:
+        return self.rates.get(name, Rate())
+
+    def _observe(self, session: "Session") -> None:
+        durable = session.progress.durable
+        self.rates[session.name] = observe(
+            self._rate(session.name), self.clock(), durable, max(self.lsn_end, session.lsn_next)
+        )
+
+    def _pause(self, name: str) -> None:
+        self.rates[name] = pause(self._rate(name))
+
+    def forget_lost(self) -> None:
+        """Let go of receivers that are away and fell out of the ring: they need a baseline anyway.
+
+        What the best K had is kept in mind: it bounds the backlog.
+        """
         end = self.lsn_end
-        ring = self.identity.ring_bytes
-        best = sorted(self.sessions, key=lambda name: self.progress[name].durable, reverse=True)
-        counted = self.config.required | set(best[: self.config.require])
-        behind = [end - self.progress[name].durable for name in counted if name in self.progress]
-        self.delay_ns = backlog.delay_ns(max(behind, default=0), ring)
-        for consumer_name, progress in list(self.progress.items()):
-            if consumer_name in counted or not backlog.is_short(end - progress.durable, ring):
-                continue
-            self._let_go(consumer_name, "too far behind: the log's ring is short")
+        best = sorted(self.progress, key=lambda name: self.progress[name].durable, reverse=True)
+        kept = {*self.sessions, *self.config.required, *best[: self.config.require]}
+        for name in set(self.progress) - kept:
+            if end - self.progress[name].durable > self.identity.ring_bytes:
+                self._let_go(name, "it is away, and the log no longer holds what it lacks")
 
     def _let_go(self, name: str, reason: str) -> None:
         """End a receiver's connection, and keep no log for it."""
@@ -221,6 +279,8 @@ class SharedPool:
         if session is not None:
             session.end(reason)
         self.progress.pop(name, None)
+        self.rates.pop(name, None)
+        self._is_partial.discard(name)
         try:
             self.reader.claim(name).release()
         except PmlogError:
@@ -334,6 +394,10 @@ class SharedPool:
     async def beat(self) -> None:
         """Give signs of life to the writer and to every receiver, and look for those of others."""
         await self.notice_writer()
+        for session in self.sessions.values():
+            if session.figures.frames:
+                self._observe(session)
+        self.forget_lost()
         self.publish()
         for session in self.sessions.values():
             session.beat()
@@ -373,7 +437,6 @@ class SharedPool:
     async def close(self) -> None:
         """End the thread and let go of the log; the sessions have ended."""
         self.sessions.clear()
-        self.delay_ns = 0
         if self._live:
             level = self.level
             self.reader.publish(level.received, level.durable, level.applied)

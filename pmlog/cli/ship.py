@@ -31,6 +31,13 @@ def ship(  # noqa: PLR0917 - options of a command
             "one, at whose end the shipper dies and the pools are removed (tmpfs only)."
         ),
     ] = "",
+    max_lag: Annotated[
+        str,
+        typer.Option(
+            help="How far receivers may be behind, in bytes (64MiB) or in seconds of shipping at "
+            "their rate (2s): writers wait before it is more."
+        ),
+    ] = "",
     power: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +65,7 @@ def ship(  # noqa: PLR0917 - options of a command
     Example: pmlog ship /dev/shm/orders --listen 127.0.0.1:7070
     """  # noqa: DOC501 - this is the help text
     with reported():
+        from shipper.backlog import parse_max_lag
         from shipper.battery import parse_battery
         from shipper.config import Config
         from shipper.run import run
@@ -71,6 +79,7 @@ def ship(  # noqa: PLR0917 - options of a command
             require,
             frozenset(required or ()),
             battery=parse_battery(battery) if battery else None,
+            max_lag=parse_max_lag(max_lag) if max_lag else None,
             power=tuple(power or ()),
             vault=vault,
             security=has,

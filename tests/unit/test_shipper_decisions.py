@@ -1,4 +1,4 @@
-"""What the shipper decides without looking at anything: levels, delay, compression, addresses."""
+"""What the shipper decides without looking at anything: levels, compression, addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pmlog.addresses import Address, parse_listen, parse_source
 from pmlog.errors import ConfigError
 from pmlog.wire import Codec
 from receiver.config import BACKOFF_FIRST_S, BACKOFF_MAX_S, backoff_s
-from shipper import backlog, batcher
+from shipper import batcher
 from shipper.levels import Progress, reached
 
 
@@ -23,20 +23,6 @@ def test_level_is_the_kth_best() -> None:
         assert reached(order, 2) == Progress(30, 15, 10)
         assert reached(order, 3) == Progress(20, 10, 5)
         assert reached(order, 4) == Progress()
-
-
-def test_delay_grows() -> None:
-    """There is no delay at first, it never falls as the backlog grows, and it is bounded."""
-    delays = [backlog.delay_ns(backlog_bytes, 1000) for backlog_bytes in range(2000)]
-    assert delays == sorted(delays)
-    assert delays[250] == 0 < delays[300]
-    assert max(delays) == backlog.DELAY_NS_MAX == delays[750]
-
-
-def test_short_ring() -> None:
-    """A receiver that counts for nothing lets go at half of the ring."""
-    assert not backlog.is_short(500, 1000)
-    assert backlog.is_short(501, 1000)
 
 
 def test_pieces() -> None:
