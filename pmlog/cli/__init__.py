@@ -143,6 +143,7 @@ def register() -> typer.Typer:
     if app.registered_commands:
         return app
     from pmlog.cli import check, demo, drill, dump, info, power_loss, promote, receive, ship, status
+    from pmlog.cli import top as top_command
 
     commands = (
         info.info,
@@ -155,6 +156,7 @@ def register() -> typer.Typer:
         status.status,
         promote.promote,
         power_loss.power_loss,
+        top_command.top,
     )
     for one in commands:
         app.command()(one)
