@@ -98,6 +98,18 @@ def encode_frame(
     return header + payload
 
 
+def payload_bytes(header: bytes) -> int:
+    """Read how many bytes follow a frame's header, where frames stand one after the other.
+
+    Args:
+        header: `HEADER_BYTES` bytes; nothing of it is verified yet.
+
+    Returns:
+        What it says.
+    """
+    return int(HEADER.unpack(header)[8])
+
+
 def decode_frame(message: bytes | memoryview) -> Frame:
     """Unpack and verify a frame.
 

@@ -13,13 +13,17 @@ taken back, the mark is removed.  Whoever dies in between leaves a pool that is 
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pmlog import logs, vault
 from pmlog.errors import PmlogError
 from shipper.config import POWER_LOSS_TIMEOUT_S
-from shipper.power.decide import Rank, State, is_parked, state_of
+from shipper.power.decide import Rank, State, is_parked, state_of, vault_s
 from shipper.shared import SharedPool
+from shipper.vault import PREFIX, Filled, Plan, fill, plans
 
 if TYPE_CHECKING:
     from shipper.session import Session
@@ -28,6 +32,11 @@ _log = logging.getLogger("shipper")
 
 STEP_S: Final = 0.02
 RETRY_S: Final = 1.0
+
+VAULT_GRACE_S: Final = 2.0
+"""So long a receiver that is away may take to dial again before the vault is begun."""
+VAULT_GRACE_SHARE: Final = 0.1
+"""But no longer than this part of the time."""
 
 
 class Power(Protocol):
@@ -70,6 +79,13 @@ class Saver:
         """How much time there was when the round began."""
         self._ended: list[asyncio.Future[None]] = []
         self._seconds = 0.0
+        self._vault: Path | None = None
+        self._filled: Filled | None = None
+        self._vault_error: str | None = None
+        for name in pool.told:  # a shipper that was killed since
+            path = Path(name.removeprefix(PREFIX))
+            if name.startswith(PREFIX) and vault.is_sealed(path):
+                self._vault = path
         pool.is_parked = self._is_parked
 
     # ---- life ----------------------------------------------------------------------------------
@@ -105,7 +121,9 @@ class Saver:
 
     def _note_error(self, error: Exception) -> None:
         self.last_error = f"{type(error).__name__}: {error}"
-        _log.error("%s: %s", self.pool.path, self.last_error)
+        logs.note(
+            _log, "saving failed", level=logging.ERROR, pool=self.pool.path, error=self.last_error
+        )
 
     async def save(self, timeout_s: float) -> dict[str, Any]:
         """Wait for receivers, for longer than so far if need be; the power must be failing.
@@ -150,10 +168,11 @@ class Saver:
             self._end_round()
             pool.wake_all()
         state = self.state()
-        _log.log(
-            logging.WARNING if state in (State.UNSAVED, State.SAVING) else logging.INFO,
-            "%s: %s in %.3f s", pool.path, state.value, self._seconds,
-            extra={"event": "power_round_ended", "pool": pool.id, "state": state.value},
+        is_bad = state in (State.UNSAVED, State.SAVING)
+        logs.note(
+            _log, "saved" if not is_bad else "not saved",
+            level=logging.WARNING if is_bad else logging.INFO,
+            pool=pool.path, state=state.value, lsn=pool.seal_lsn, seconds=self._seconds,
         )  # fmt: skip
 
     def _end_round(self) -> None:
@@ -172,16 +191,88 @@ class Saver:
             self._note_error(error)
             await asyncio.sleep(RETRY_S)
             return
-        _log.warning(
-            "%s: writers are stopped, power fails", pool.path,
-            extra={"event": "frozen", "pool": pool.id, "lsn": pool.seal_lsn},
+        logs.note(
+            _log, "writers are stopped", level=logging.WARNING,
+            pool=pool.path, lsn=pool.seal_lsn, source=self._power.source,
         )  # fmt: skip
 
     async def _drain(self) -> None:
         while self._power.is_failing and self.pool.fenced_epoch is None:
-            if self._is_done() or self._left_s() <= 0:
+            if self._is_done() or self._vault is not None:
+                return
+            left_s = self._left_s()
+            if self.pool.config.vault is not None and self._is_vault_due(left_s):
+                await self._fill_vault(self.pool.config.vault)
+                left_s = self._left_s()
+            if left_s <= 0:
                 return
             await asyncio.sleep(STEP_S)
+
+    # ---- the vault -----------------------------------------------------------------------------
+
+    def _is_vault_due(self, left_s: float) -> bool:
+        pool = self.pool
+        if pool.seal_lsn is None or self.is_sealed():
+            return False
+        passed_s = pool.clock() - self._begun_s
+        here = set(pool.sessions)
+        is_enough = len(here) >= pool.config.require and pool.config.required <= here
+        if not is_enough and passed_s >= min(VAULT_GRACE_S, self._time_s * VAULT_GRACE_SHARE):
+            return True
+        return left_s <= vault_s(self._plans()[0].size_bytes, self._time_s)
+
+    def _plans(self) -> list[Plan]:
+        pool = self.pool
+        mark = pool.reader.mark()
+        return plans(
+            pool.ends(whole=True),
+            pool.ends(whole=False),
+            end=max(pool.seal_lsn or 0, mark.lsn),
+            checkpoint=mark.lsn,
+            image_bytes=mark.image_bytes,
+            seconds_left=self._power.seconds_left(),
+        )
+
+    async def _fill_vault(self, parent: Path) -> None:
+        pool = self.pool
+        stop = threading.Event()
+        work = asyncio.create_task(
+            asyncio.to_thread(fill, pool.path, parent, self._plans(), pool.seal_lsn or 0, stop)
+        )
+        try:
+            while not work.done():
+                if not self._power.is_failing or pool.fenced_epoch is not None:
+                    stop.set()
+                await asyncio.wait([work], timeout=STEP_S)
+            filled = await work
+            if not self._power.is_failing or pool.fenced_epoch is not None:
+                return  # without a seal it is no vault; the next one takes its place
+            # Noted before there is a seal: before writers go on the vault has to be voided.
+            pool.note_told(PREFIX + str(filled.path))
+            await asyncio.to_thread(vault.seal, filled.path)
+        except PmlogError as error:
+            self._vault_error = f"{type(error).__name__}: {error}"
+            logs.note(
+                _log, "no vault", level=logging.ERROR, pool=pool.path, error=self._vault_error
+            )
+            await asyncio.sleep(min(RETRY_S, max(0.0, self._left_s())))
+            return
+        finally:
+            stop.set()
+        self._vault, self._filled, self._vault_error = filled.path, filled, None
+        logs.note(
+            _log, "the rest of the log is in a vault", level=logging.WARNING,
+            pool=pool.path, vault=str(filled.path), bytes=filled.size_bytes,
+        )  # fmt: skip
+
+    async def _void_vaults(self) -> None:
+        """Make vaults of this seal worthless, before writers go on."""
+        pool = self.pool
+        for name in [one for one in pool.told if one.startswith(PREFIX)]:
+            await asyncio.to_thread(vault.void, Path(name.removeprefix(PREFIX)))
+            if pool.fenced_epoch is None:
+                pool.forget_told([name])
+        self._vault = self._filled = None
 
     def _left_s(self) -> float:
         """How long this round still lasts."""
@@ -225,30 +316,36 @@ class Saver:
         pool = self.pool
         try:
             while not self._power.is_failing and pool.is_stopping and not pool.fenced_epoch:
-                missing = frozenset(pool.told) - set(pool.sessions)
+                missing = frozenset(filter(self._is_missing, pool.told))
                 if missing != self.waiting_for and missing:
-                    _log.warning(
-                        "%s: power is back, but these may hold a seal and cannot be reached: %s",
-                        pool.path, ", ".join(sorted(missing)),
-                        extra={"event": "restore_waits", "pool": pool.id},
+                    logs.note(
+                        _log, "holders of the seal cannot be reached", level=logging.WARNING,
+                        pool=pool.path, waiting_for=", ".join(sorted(missing)),
                     )  # fmt: skip
                 self.waiting_for = missing
                 if pool.is_unsealing != (not missing):
                     pool.is_unsealing = not missing
                     pool.wake_all()
-                if not missing and all(one.is_free for one in pool.sessions.values()):
+                is_free = not missing and all(one.is_free for one in pool.sessions.values())
+                if is_free and any(name.startswith(PREFIX) for name in pool.told):
+                    await self._void_vaults()
+                    continue  # and look at everything again
+                if is_free:
                     # Between this look and the end of `unfreeze` nothing else runs.
                     pool.unfreeze()
-                    _log.info(
-                        "%s: writers go on", pool.path,
-                        extra={"event": "restored", "pool": pool.id},
-                    )  # fmt: skip
+                    logs.note(_log, "writers go on", pool=pool.path)
                     return
                 await asyncio.sleep(STEP_S)
         finally:
             self.waiting_for = frozenset()
             pool.is_unsealing = False
             pool.wake_all()
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether one that may hold the seal cannot be asked."""
+        if name.startswith(PREFIX):
+            return not Path(name.removeprefix(PREFIX)).is_dir()
+        return name not in self.pool.sessions
 
     async def restored(self, timeout_s: float, forget: Iterable[str]) -> dict[str, Any]:
         """Wait until the writer may go on; power must be back.
@@ -291,7 +388,7 @@ class Saver:
             is_frozen=self.pool.seal_lsn is not None,
             is_busy=self._is_busy,
             is_sealed=self.is_sealed(),
-            is_vaulted=False,
+            is_vaulted=self._vault is not None,
         )
 
     def result(self) -> dict[str, Any]:
@@ -325,8 +422,22 @@ class Saver:
                 }
                 for name, session in pool.sessions.items()
             },
+            "vault": self._describe_vault(),
             "seconds": self._seconds,
         }
+
+    def _describe_vault(self) -> dict[str, Any] | None:
+        if self._vault is None:
+            return None if self._vault_error is None else {"error": self._vault_error}
+        answer: dict[str, Any] = {"path": str(self._vault)}
+        if self._filled is not None:
+            answer |= {
+                "bytes": self._filled.size_bytes,
+                "lsn_first": self._filled.lsn_first,
+                "lsn_end": self._filled.lsn_end,
+                "has_image": self._filled.has_image,
+            }
+        return answer
 
 
 def _rank(session: "Session") -> Rank:

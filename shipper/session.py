@@ -78,8 +78,8 @@ class Session:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the receiver's copy is whole: no baseline is under way."""
-        return self.progress.durable >= self.whole_lsn
+        """Whether the receiver's copy is whole, by its own word: no baseline is under way."""
+        return self.pool.is_whole(self.name)
 
     @property
     def has_all(self) -> bool:

@@ -119,6 +119,32 @@ class SharedPool:
         known = [session.lsn_next for session in self.sessions.values()]
         return max([self.reader.lsn_durable, *known])
 
+    def is_whole(self, name: str) -> bool:
+        """Tell whether a receiver's copy is known to be whole.
+
+        Args:
+            name: The receiver.
+
+        Returns:
+            Whether it has said so.
+        """
+        return name in self.progress and name not in self._is_partial
+
+    def ends(self, *, whole: bool) -> list[int]:
+        """Tell where the logs of receivers end, connected or not.
+
+        Args:
+            whole: Of those whose copies are known to be whole, or of the others.
+
+        Returns:
+            The LSNs.
+        """
+        return [
+            progress.durable
+            for name, progress in self.progress.items()
+            if self.is_whole(name) == whole
+        ]
+
     def arm(self, lsn: int) -> None:
         """Ask for `wake_all` when the log reaches beyond an LSN.
 

@@ -76,4 +76,4 @@ def _show(pools: list[dict[str, Any]], word: str) -> None:
             kept = "sealed" if receiver["sealed"] else f"lacks {receiver['lacks_bytes']} bytes"
             print(f"  {name}: {kept}")
         if vault := pool.get("vault"):
-            print(f"  vault: {vault['path']}, {vault['bytes']} bytes")
+            print(f"  vault: {vault.get('path') or vault['error']}")

@@ -1,5 +1,6 @@
 """`pmlog receive`: keep a copy of a pool that another process ships."""
 
+import json
 import shlex
 import socket
 from pathlib import Path
@@ -15,12 +16,22 @@ from pmlog.errors import ConfigError, MediumError
 
 
 def receive(  # noqa: PLR0917 - options of a command
-    source: Annotated[
-        str, typer.Option("--from", help="Shippers, as http(s)://HOST:PORT, separated by commas.")
-    ],
     folder: Annotated[
         Path, typer.Option("--dir", help="Where the replica and its marks are kept.")
     ],
+    source: Annotated[
+        str, typer.Option("--from", help="Shippers, as http(s)://HOST:PORT, separated by commas.")
+    ] = "",
+    from_vault: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-vault",
+            help="Take in what a shipper left in a vault, say what came of it, and end.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --from-vault: one JSON document.")
+    ] = False,
     name: Annotated[
         str, typer.Option(help="This receiver's name, by which the shipper knows it again.")
     ] = "",
@@ -49,6 +60,7 @@ def receive(  # noqa: PLR0917 - options of a command
     `pmlog promote` makes the copy a pool of its own.
     The first line on standard output says where it listens, as JSON.
     Anything but loopback, in --from and --listen, needs a token and TLS.
+    With --from-vault nothing is dialled: the copy is completed from the vault, and sealed.
 
     Example: pmlog receive --from http://127.0.0.1:7070 --dir /var/lib/orders
     """  # noqa: DOC501 - this is the help text
@@ -56,6 +68,11 @@ def receive(  # noqa: PLR0917 - options of a command
         from receiver.config import Config
         from receiver.run import run
 
+        if bool(source) == (from_vault is not None):
+            raise ConfigError("give either --from or --from-vault")
+        if from_vault is not None:
+            _take(folder, from_vault, as_json)
+            return
         name = name or socket.gethostname()[: limits.RECEIVER_NAME_BYTES_MAX]
         if not 0 < len(name.encode()) <= limits.RECEIVER_NAME_BYTES_MAX:
             raise ConfigError(f"--name takes 1 to {limits.RECEIVER_NAME_BYTES_MAX} bytes")
@@ -73,3 +90,27 @@ def receive(  # noqa: PLR0917 - options of a command
             run(config, log_level)
         except OSError as error:
             raise MediumError(f"cannot listen at {listen}: {error}") from error
+
+
+def _take(folder: Path, source: Path, as_json: bool) -> None:
+    from receiver.vault import take
+
+    taken = take(folder, folder / "pool", source)
+    place = taken.place
+    if as_json:
+        answer = {
+            "path": str(folder / "pool"),
+            "sealed": True,
+            "epoch": place.epoch,
+            "lsn": place.lsn,
+            "txn": place.txn,
+            "lsn_before": taken.lsn_before,
+            "log_bytes": taken.log_bytes,
+            "blocks": taken.blocks,
+        }
+        print(json.dumps(answer))
+    else:
+        print(
+            f"{folder / 'pool'}: sealed at LSN {place.lsn}, transaction {place.txn}, epoch "
+            f"{place.epoch}; {taken.log_bytes} bytes of log and {taken.blocks} blocks were taken in"
+        )

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from aiohttp import ClientError
 
+from pmlog import logs
 from pmlog.errors import PmlogError
 
 _log = logging.getLogger("shipper")
@@ -97,7 +98,10 @@ class PolledSource:
         except (OSError, ClientError, ValueError, PmlogError) as error:
             text = f"{type(error).__name__}: {error}"
             if text != self.last_error:
-                _log.warning("power source %s: %s", self.name, text)
+                logs.note(
+                    _log, "a power source cannot be read", level=logging.WARNING,
+                    source=self.name, error=text,
+                )  # fmt: skip
             self.last_error = text
             return False
         self.last_error = None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from pmlog import logs
 from shipper.battery import SimulatedBattery
 from shipper.config import Config
 from shipper.power import lights
@@ -94,7 +95,7 @@ class Supply:
     async def _watch_battery(self, battery: SimulatedBattery) -> None:
         while True:  # until it is cancelled, at the end
             if battery.on_battery and battery.seconds_left() <= 0:
-                _log.critical("the simulated battery is empty: lights out")
+                logs.note(_log, "the simulated battery is empty: lights out", level=logging.ERROR)
                 lights.go_out(self._doomed)
             await asyncio.sleep(LIGHTS_STEP_S)
 
@@ -110,16 +111,12 @@ class Supply:
         if isinstance(event, OnBattery) and event.source not in self._failures.ends:
             is_heard = event.source not in self._failures.dismissed
             if is_heard:
-                _log.warning(
-                    "power fails, says %s", event.source,
-                    extra={"event": "on_battery", "source": event.source,
-                           "seconds_left": event.seconds_left},
+                logs.note(
+                    _log, "power fails", level=logging.WARNING,
+                    source=event.source, seconds_left=event.seconds_left,
                 )  # fmt: skip
         elif not isinstance(event, OnBattery) and event.source in self._failures.ends:
-            _log.info(
-                "power is back, says %s", event.source,
-                extra={"event": "power_back", "source": event.source},
-            )  # fmt: skip
+            logs.note(_log, "power is back", source=event.source)
         self._hear(event)
         if self.is_failing != was_failing:
             for saver in self._savers.values():
@@ -231,4 +228,6 @@ class Supply:
 def _note_end(task: asyncio.Task[None]) -> None:
     """A source or saver that ends by itself is a defect; it must not go unseen."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("%s has ended: %r", task.get_name(), error)
+        logs.note(
+            _log, "a task has ended", level=logging.ERROR, task=task.get_name(), error=repr(error)
+        )
