@@ -204,8 +204,9 @@ class Receiver:
         seal = None if self.state.seal is None else self.state.seal.place
         verdict = judge(
             promoted=self.state.promotion is not None,
-            # One that was made and never got a record holds no pool yet.
-            empty=position is None or not position.txn,
+            # One that was made and never got a record holds no pool yet; in its first baseline it is
+            # on its way to one.
+            empty=position is None or (not position.txn and self.state.incomplete is None),
             incomplete=self.state.incomplete is not None,
             sealing=sealing_of(seal, position),
             accept_loss=accept_loss,

@@ -294,7 +294,7 @@ class SharedPool:
         end = self.lsn_end
         best = sorted(self.progress, key=lambda name: self.progress[name].durable, reverse=True)
         kept = {*self.sessions, *self.config.required, *best[: self.config.require]}
-        for name in set(self.progress) - kept:
+        for name in [one for one in self.progress if one not in kept]:
             if end - self.progress[name].durable > self.identity.ring_bytes:
                 self._let_go(name, "it is away, and the log no longer holds what it lacks")
 

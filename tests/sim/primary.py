@@ -17,7 +17,7 @@ from pmlog._engine import ffi, lib
 from pmlog.addresses import parse_listen
 from pmlog.errors import CapacityError, FencedError, PoolFrozenError
 from pmlog.identity import Identity
-from pmlog.log import LogReader
+from pmlog.log import Bound, LogReader
 from pmlog.medium import Medium
 from pmlog.pool import open_options
 from pmlog.replica import Replica
@@ -158,8 +158,9 @@ class Host:
                 await asyncio.sleep(min(delay_ns / 1e9, 0.05))
                 if not self.has_writer():
                     return
-            if delay_ns >= 1 << 62:
-                continue  # blocked until receivers have caught up
+            if not self._has_credit():
+                await asyncio.sleep(0.05)
+                continue
             self._commit_one()
             if self.world.rng.random() < 0.05:
                 await asyncio.sleep(0.001)
@@ -167,10 +168,21 @@ class Host:
     def _delay_ns(self) -> int:
         """Take the delay from the engine, which would sleep on the real clock."""
         assert self._reader is not None
-        delay_ns = int(lib.pml_tail_control(self._reader._tail).delay_ns)
+        control = lib.pml_tail_control(self._reader._tail)
+        delay_ns = int(control.delay_ns)
         if delay_ns:
-            self._reader.publish(0, 0, 0)
+            bound = Bound(0, control.lsn_limit, control.backlog_limit_bytes)
+            self._reader.publish(0, 0, 0, bound)
         return delay_ns
+
+    def _has_credit(self) -> bool:
+        """Look at the limit as the engine does, which would wait on the real clock."""
+        assert self._reader is not None
+        if self.shared is None:
+            self._reader.publish(0, 0, 0)  # the words of a shipper that is gone do not count
+            return True
+        limit = int(lib.pml_tail_control(self._reader._tail).lsn_limit)
+        return not limit or self.history.lsn_end < limit
 
     def _commit_one(self) -> None:
         assert self.pool is not None
