@@ -115,11 +115,17 @@ endef
 define native
 	$(call native_build,$(1),$(2))
 	ctest --test-dir "$(1)" -j $(JOBS) --output-on-failure --no-tests=error
+	@grep -hE '^test_(canaries|crash|sequences): .*;' "$(1)/Testing/Temporary/LastTest.log"
 endef
 
 .PHONY: native
 native: $(STAMP)-dev ## Build and run the native tests
 	$(call native,$(NATIVE),)
+
+.PHONY: canaries
+canaries: $(STAMP)-dev ## Break the engine in every way of its registry: which test sees it?
+	$(call native_build,$(NATIVE),)
+	"$(NATIVE)/test_canaries"
 
 .PHONY: sanitize
 sanitize: $(STAMP)-dev ## The native tests with the address and undefined sanitizers

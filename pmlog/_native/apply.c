@@ -47,7 +47,7 @@ static uint32_t *sum_of(struct pml_pool *pool, uint64_t page) {
 int pml_verify_page(struct pml_pool *pool, uint64_t page) {
     uint32_t expected = __atomic_load_n(sum_of(pool, page), __ATOMIC_RELAXED);
     uint32_t found = pml_page_sum(pool->image + page * PML_PAGE);
-    if (PML_LIKELY(found == expected)) return PML_OK;
+    if (PML_LIKELY(found == expected) || PML_BROKEN(SUM_UNCHECKED)) return PML_OK;
     if (pool->read_only && !pml_follow_stable(pool)) return PML_E_AGAIN;
     return pml_fail_corrupt("image", 0, page * PML_PAGE, expected, found,
                             "a page of the image does not match its checksum");
@@ -73,7 +73,8 @@ static uint32_t mark_sum(const struct pml_image_header *header, const struct pml
 }
 
 bool pml_mark_valid(const struct pml_image_header *header, const struct pml_mark *mark) {
-    return mark->magic == PML_MAGIC_MARK && mark->checksum == mark_sum(header, mark) &&
+    return mark->magic == PML_MAGIC_MARK &&
+           (mark->checksum == mark_sum(header, mark) || PML_BROKEN(MARK_SUM_UNCHECKED)) &&
            mark->lsn_checkpoint >= PML_LSN_FIRST && mark->image_bytes >= PML_BODY_OFFSET &&
            mark->image_bytes <= PML_MAX_IMAGE;
 }
@@ -85,7 +86,8 @@ int pml_marks_read(const char *image, const struct pml_image_header *header, str
         struct pml_mark mark;
         memcpy(&mark, image + PML_MARK_OFFSET + slot * PML_MARK_STRIDE, sizeof mark);
         if (!pml_mark_valid(header, &mark)) continue;
-        if (!*valid_count || mark.sequence > best->sequence) *best = mark;
+        bool newer = mark.sequence > best->sequence;
+        if (!*valid_count || newer != PML_BROKEN(OLDER_MARK_RULES)) *best = mark;
         ++*valid_count;
     }
     return *valid_count ? PML_OK : PML_E_CORRUPT;
@@ -97,7 +99,8 @@ int pml_mark_write(struct pml_pool *pool, const struct pml_mark *wanted) {
     mark.magic = PML_MAGIC_MARK;
     mark.sequence = pool->mark.sequence + 1;
     mark.checksum = mark_sum(&pool->header, &mark);
-    char *slot = pool->shared.base + PML_MARK_OFFSET + (mark.sequence & 1) * PML_MARK_STRIDE;
+    uint64_t number = PML_BROKEN(MARK_SAME_SLOT) ? 0 : mark.sequence & 1;
+    char *slot = pool->shared.base + PML_MARK_OFFSET + number * PML_MARK_STRIDE;
     int error;
     __atomic_store_n(&pool->control->marking, 1, __ATOMIC_SEQ_CST);
     if (pool->has_pmemobj) {
@@ -152,7 +155,7 @@ static int apply_record(struct pml_pool *pool, const struct pml_record *record, 
     if (after > *image_bytes) {
         int st = pml_medium_grow(pool, after);
         if (st != PML_OK) return st;
-        *image_bytes = after;
+        if (!PML_BROKEN(APPLY_SKIPS_GROWTH)) *image_bytes = after;
     }
     const char *at = (const char *)(record + 1);
     for (uint32_t i = 0; i < record->range_count; i++) {
@@ -165,9 +168,10 @@ static int apply_record(struct pml_pool *pool, const struct pml_record *record, 
         if (st != PML_OK) return st;
         char *to = pool->shared.base + range->offset;
         if (kind == PML_RANGE_DATA) {
-            pml_put(&pool->store, to, at, length);
+            if (!PML_BROKEN(APPLY_SKIPS_LAST) || i + 1 < record->range_count)
+                pml_put(&pool->store, to, at, length);
             at += (length + 7) & ~7ull;
-        } else {
+        } else if (!PML_BROKEN(APPLY_SKIPS_ZEROS)) {
             pool->store.ops->set(&pool->store, to, 0, length);
         }
     }
@@ -198,7 +202,8 @@ static void each_dirty_run(struct pml_pool *pool, const struct applied *a,
 static void seal_pages(struct pml_pool *pool, uint64_t first, uint64_t count) {
     for (uint64_t page = first; page < first + count; page++) {
         uint32_t sum = pml_page_sum(pool->shared.base + page * PML_PAGE);
-        pml_put(&pool->store, sum_of(pool, page), &sum, sizeof sum);
+        if (!PML_BROKEN(SUM_NOT_UPDATED) || page + 1 < first + count)
+            pml_put(&pool->store, sum_of(pool, page), &sum, sizeof sum);
     }
     pool->store.ops->flush(&pool->store, sum_of(pool, first), count * sizeof(uint32_t));
     pool->store.ops->flush(&pool->store, pool->shared.base + first * PML_PAGE, count * PML_PAGE);
@@ -213,10 +218,12 @@ void pml_store_pages(struct pml_pool *pool, uint64_t offset, const char *data, s
 int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     struct pml_chain chain = {pool->mark.lsn_checkpoint, pool->mark.txn, pool->mark.session,
                               pool->mark.epoch, pool->mark.chain};
-    uint32_t flags = clean ? PML_MARK_CLEAN : 0;
+    uint32_t flags = clean || PML_BROKEN(CLEAN_LEFT_ON) ? PML_MARK_CLEAN : 0;
+    if (PML_BROKEN(CHECKPOINT_BEYOND_DURABLE)) target = pool->lsn_tail;
     if (target <= chain.lsn && flags == pool->mark.flags && pool->mark.session == pool->session)
         return PML_OK;
-    __atomic_store_n(&pool->control->lsn_image, pml_max64(target, chain.lsn), __ATOMIC_RELEASE);
+    if (!PML_BROKEN(IMAGE_WORD_FORGOTTEN))
+        __atomic_store_n(&pool->control->lsn_image, pml_max64(target, chain.lsn), __ATOMIC_RELEASE);
     atomic_thread_fence(memory_order_seq_cst);
 
     struct applied applied = {.verify = pool->image_settled};
@@ -233,8 +240,12 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
         if (st != PML_OK) return pml_poison(pool, st);
         pml_chain_advance(&chain, record);
     }
+    if (PML_BROKEN(CHECKPOINT_PUBLISHED_EARLY)) {
+        __atomic_store_n(&pool->control->lsn_checkpoint, chain.lsn, __ATOMIC_RELEASE);
+        atomic_store(&pool->lsn_checkpoint, chain.lsn);
+    }
     each_dirty_run(pool, &applied, seal_pages);
-    int error = pool->store.ops->drain(&pool->store);
+    int error = PML_BROKEN(IMAGE_NOT_DRAINED) ? 0 : pool->store.ops->drain(&pool->store);
     if (error) return pml_poison(pool, pml_fail_io(error, "cannot make the image durable"));
     struct pml_mark mark = {.lsn_checkpoint = chain.lsn,
                             .txn = chain.txn,
@@ -243,6 +254,7 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
                             .epoch = pool->epoch,
                             .chain = chain.checksum,
                             .flags = flags};
+    if (PML_BROKEN(MARK_TXN_WRONG)) mark.txn++;
     int st = pml_mark_write(pool, &mark);
     if (st != PML_OK) return st;
     pool->image_settled = true;

@@ -5,6 +5,10 @@
 
 #include "internal.h"
 
+#if PML_TESTING
+enum pml_canary pml_canary;
+#endif
+
 static _Thread_local struct pml_detail detail;
 
 const struct pml_detail *pml_error(void) { return &detail; }

@@ -152,9 +152,10 @@ static int take_free(struct pml_pool *pool, uint64_t block, uint64_t size, uint6
                      uint64_t *taken) {
     if (!pml_in_body(pool, block, size)) return damaged(block, size, "a free block is too long");
     int st = pml_reach(pool, block + size - 8, 8);
-    if (st == PML_OK) st = unlink_block(pool, block, size);
+    if (st == PML_OK && !PML_BROKEN(BLOCK_STAYS_FREE)) st = unlink_block(pool, block, size);
     /* Its payload will be noted as fresh, without undo: keep the words that make it a free block. */
-    if (st == PML_OK) st = pml_note_undo_only(pool, block, sizeof(struct pml_free_block));
+    if (st == PML_OK && !PML_BROKEN(FREE_WORDS_NOT_KEPT))
+        st = pml_note_undo_only(pool, block, sizeof(struct pml_free_block));
     if (st == PML_OK) st = pml_note_undo_only(pool, block + size - 8, 8);
     if (st != PML_OK) return st;
     uint64_t rest = size - need;
@@ -197,7 +198,7 @@ static int take_top(struct pml_pool *pool, uint64_t need, uint64_t *block) {
     int st = pml_note(pool, HEAP_FIELD(top), 32);
     if (st != PML_OK) return st;
     heap->top += need;
-    heap->zero_from = pml_max64(heap->zero_from, heap->top);
+    if (!PML_BROKEN(ZERO_FROM_FORGOTTEN)) heap->zero_from = pml_max64(heap->zero_from, heap->top);
     return PML_OK;
 }
 
@@ -291,7 +292,7 @@ int pml_free_now(struct pml_pool *pool, uint64_t payload) {
     if (st != PML_OK) return st;
     memcpy(&word, pml_ptr(pool, after), 8);
     if (word & PML_BLOCK_USED) {
-        st = set_header(pool, after, 0, PML_BLOCK_PREV_FREE);
+        if (!PML_BROKEN(PREV_FREE_FORGOTTEN)) st = set_header(pool, after, 0, PML_BLOCK_PREV_FREE);
     } else {
         st = unlink_block(pool, after, PML_BLOCK_SIZE(word));
         size += PML_BLOCK_SIZE(word);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/types.h>
 
+#include "canary.h"
 #include "pml.h"
 
 #define PML_LIKELY(x) __builtin_expect(!!(x), 1)
@@ -48,6 +49,9 @@ struct pml_persist {
     const struct pml_ops *ops;
     int fds[2];               /* domain page: what drain syncs; -1: none */
     const struct pml_pmemobj_api *pmemobj;
+    struct pml_tape *tape;    /* recorded, then: … */
+    struct pml_pool *pool;
+    const struct pml_ops *below; /* what the recording table passes every call on to */
     _Atomic uint64_t flushes;
     _Atomic uint64_t drains;
 };
@@ -56,6 +60,11 @@ void pml_persist_init(struct pml_persist *p, uint32_t domain, int fd0, int fd1);
 void pml_persist_init_pmemobj(struct pml_persist *p, const struct pml_pmemobj_api *api);
 int pml_pmemobj_store_tx(const struct pml_pmemobj_api *api, void *dst, const void *src, size_t size);
 uint32_t pml_domain_detect(int fd);
+/* ---- tape.c: recording ---- */
+void pml_tape_attach(struct pml_pool *pool);
+int pml_tape_room(struct pml_pool *pool);
+void pml_tape_grown(struct pml_pool *pool);
+
 static inline void pml_put(struct pml_persist *p, void *dst, const void *src, size_t size) {
     p->ops->copy(p, dst, src, size);
 }

@@ -40,6 +40,8 @@ static uint64_t length_of(const struct pml_record *record) {
 }
 
 static bool continues(const struct pml_chain *chain, uint32_t epoch, uint64_t session) {
+    if (PML_BROKEN(RECORD_EPOCH_UNCHECKED) && epoch < chain->epoch) return true;
+    if (PML_BROKEN(RECORD_SESSION_UNCHECKED) && epoch == chain->epoch) return true;
     return epoch > chain->epoch || (epoch == chain->epoch && session >= chain->session);
 }
 
@@ -47,7 +49,7 @@ int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t
                   const struct pml_chain *chain) {
     if (record->magic != PML_MAGIC_RECORD) return PML_END_NOTHING;
     uint64_t length = length_of(record);
-    if (record->lsn != chain->lsn) {
+    if (record->lsn != chain->lsn && !PML_BROKEN(RECORD_LSN_UNCHECKED)) {
         /* Bytes of some value may look like a header: a later lap is believed when it checks out. */
         bool later = record->lsn > chain->lsn &&
                      record->lsn % ring_bytes == chain->lsn % ring_bytes &&
@@ -56,9 +58,11 @@ int pml_log_judge(const struct pml_record *record, uint64_t ring_bytes, uint32_t
         return later ? PML_END_LATER_LAP : PML_END_STALE;
     }
     if (!length_plausible(length, ring_bytes) ||
-        pml_record_sum(record, length, salt) != record->checksum)
+        (pml_record_sum(record, length, salt) != record->checksum &&
+         !PML_BROKEN(RECORD_SUM_UNCHECKED)))
         return PML_END_TORN;
-    if (record->checksum_prev != chain->checksum || record->txn != chain->txn + 1 ||
+    if ((record->checksum_prev != chain->checksum && !PML_BROKEN(RECORD_PREV_UNCHECKED)) ||
+        (record->txn != chain->txn + 1 && !PML_BROKEN(RECORD_TXN_UNCHECKED)) ||
         !continues(chain, record->epoch, record->session))
         return PML_END_STALE;
     return -1;
@@ -108,6 +112,7 @@ void pml_chain_advance(struct pml_chain *chain, const struct pml_record *record)
 uint64_t pml_log_hint(const char *ring, uint64_t ring_bytes, uint32_t salt,
                       const struct pml_chain *chain) {
     uint64_t hint = 0;
+    if (PML_BROKEN(HINT_IGNORED)) return hint;
     for (uint64_t lsn = chain->lsn; lsn < chain->lsn + ring_bytes;) {
         const struct pml_record *record =
             (const struct pml_record *)(const void *)(ring + lsn % ring_bytes);
@@ -157,6 +162,7 @@ int pml_record_ranges_valid(const struct pml_record *record, uint64_t image_byte
 
 uint64_t pml_log_reclaim(struct pml_pool *pool, bool required_only) {
     uint64_t reclaim = atomic_load(&pool->lsn_checkpoint);
+    if (PML_BROKEN(SLOTS_IGNORED)) return reclaim;
     for (int i = 0; i < PML_SLOTS; i++) {
         const struct pml_slot *slot = &pool->control->slots[i];
         if (!slot->name[0]) continue;
@@ -302,12 +308,14 @@ int pml_log_append(struct pml_pool *pool, const struct pml_note *notes, size_t c
     header.checksum = s.sum;
     pml_put(&pool->log, start, &header, sizeof header);
     pool->log.ops->flush(&pool->log, start, length);
+    if (PML_BROKEN(PUBLISH_BEFORE_DRAIN))
+        pml_log_publish(pool, pool->lsn_tail + length, pool->txn + 1);
     if (drained) {
         int error = pool->log.ops->drain(&pool->log);
         if (PML_UNLIKELY(error))
             return pml_poison(pool, pml_fail_io(error, "cannot drain the log"));
     }
-    pool->chain = header.checksum;
+    if (!PML_BROKEN(CHAIN_NOT_ADVANCED)) pool->chain = header.checksum;
     pool->txn++;
     pool->commits++;
     if (drained) {
@@ -343,6 +351,7 @@ int pml_log_sync(struct pml_pool *pool, uint64_t lsn) {
             pool->syncing = true;
             uint64_t target = pool->lsn_appended, txn = pool->txn_appended;
             pthread_mutex_unlock(&pool->sync_mutex);
+            if (PML_BROKEN(SYNC_AFTER_PUBLISH)) pml_log_publish(pool, target, txn);
             int error = pool->log.ops->drain(&pool->log);
             if (error) st = pml_poison(pool, pml_fail_io(error, "cannot sync the log"));
             pthread_mutex_lock(&pool->sync_mutex);

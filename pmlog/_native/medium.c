@@ -162,6 +162,7 @@ static int extend_maps(struct pml_pool *pool, uint64_t bytes) {
  * recovered yet cannot make room, and would find that the image is shorter than the log says.  On
  * direct access nothing else makes it durable at all. */
 static bool growth_is_synced(const struct pml_pool *pool) {
+    if (PML_BROKEN(GROWTH_NOT_SYNCED)) return false;
     return pool->domain == PML_DOMAIN_PAGE || on_direct_access(pool);
 }
 
@@ -174,6 +175,8 @@ int pml_medium_grow(struct pml_pool *pool, uint64_t bytes) {
                         (unsigned long long)pool->max_bytes);
     int st = PML_OK;
     if (bytes > pool->file_bytes && !pool->read_only) {
+        st = pml_tape_room(pool);
+        if (st != PML_OK) return st;
         uint64_t sums_old = sums_bytes(pool->file_bytes), sums_new = sums_bytes(bytes);
         uint64_t sums_at = pool->has_pmemobj ? pool->pmemobj.sums_offset : 0;
         if (sums_new > sums_old)
@@ -185,6 +188,7 @@ int pml_medium_grow(struct pml_pool *pool, uint64_t bytes) {
         if (growth_is_synced(pool) && (fsync(pool->image_fd) != 0 || fsync(pool->sums_fd) != 0))
             return pml_fail_io(errno, "cannot make the image's new size durable");
         pool->file_bytes = bytes;
+        if (growth_is_synced(pool)) pml_tape_grown(pool);
     }
     if (pool->read_only) {
         st = must_hold(pool->image_fd, pool->image_offset + bytes, "image");
@@ -233,6 +237,7 @@ void pml_boot_id(uint8_t out[16]) {
  * the handle, so the fork handler closes it there. */
 int pml_medium_lock(struct pml_pool *pool) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (PML_BROKEN(LOCK_NOT_TAKEN)) lock.l_type = F_UNLCK;
     if (fcntl(pool->lock_fd, F_OFD_SETLK, &lock) != 0) {
         if (errno != EAGAIN && errno != EACCES)
             return pml_fail_errno(PML_E_MEDIUM, errno, "cannot lock the pool");
@@ -444,6 +449,7 @@ static void choose_domain(struct pml_pool *pool, uint32_t asked) {
         pml_persist_init_pmemobj(&pool->store, &pool->pmemobj);
     else
         pml_persist_init(&pool->store, pool->domain, pool->image_fd, pool->sums_fd);
+    pml_tape_attach(pool);
 }
 
 static int reserve_maps(struct pml_pool *pool) {

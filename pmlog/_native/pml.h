@@ -340,6 +340,33 @@ int pml_tail_freeze(struct pml_tail *tail, uint32_t frozen, uint32_t fenced_epoc
 int pml_shipper_age(struct pml_pool *pool, uint64_t *age_ns); /* UINT64_MAX: there was none */
 int pml_wait_level(struct pml_pool *pool, uint32_t level, uint64_t lsn, uint64_t timeout_ms);
 
+/* tape.c: what a pool stores, flushes and drains, in order; and faults made on purpose */
+enum pml_tape_kind {
+    PML_TAPE_STORE = 1,
+    PML_TAPE_FLUSH = 2,
+    PML_TAPE_DRAIN = 3,
+    PML_TAPE_GROWN = 4        /* the image's new size is durable, its new bytes are not */
+};
+enum pml_tape_file { PML_TAPE_LOG = 0, PML_TAPE_IMAGE = 1, PML_TAPE_SUMS = 2 };
+struct pml_tape_event {
+    uint32_t kind;            /* enum pml_tape_kind */
+    uint32_t file;            /* enum pml_tape_file; a drain of IMAGE is one of SUMS too */
+    uint64_t offset;          /* in the file */
+    uint64_t length;
+    uint64_t image_bytes;     /* size of the image's file at this moment */
+    uint64_t at;              /* STORE: where its bytes are on the tape */
+};
+struct pml_tape;
+
+int pml_tape_new(int records, struct pml_tape **out); /* records: 0 for faults only */
+void pml_tape_free(struct pml_tape *tape);      /* after the pools that it recorded */
+void pml_tape_use(struct pml_tape *tape);       /* what this thread opens from now on; NULL: nothing */
+void pml_tape_fail(struct pml_tape *tape, uint32_t file, uint64_t number, int os_errno); /* that drain */
+void pml_tape_no_room(struct pml_tape *tape, uint64_t number); /* for that growth of the image */
+int64_t pml_tape_count(struct pml_tape *tape);  /* events; PML_E_MEMORY: some are missing */
+const struct pml_tape_event *pml_tape_event(struct pml_tape *tape, uint64_t number);
+const char *pml_tape_bytes(struct pml_tape *tape, uint64_t at);
+
 /* replica.c */
 int pml_replica_append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t size,
                        struct pml_position *durable); /* lsn: of the first byte; what is durable now */

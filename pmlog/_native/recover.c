@@ -21,6 +21,7 @@
 #define RECOVERY_LOOKS 50u       /* looks between two questions whether that writer still lives */
 
 int pml_recover_decide(int marks, int clean, int records, int end, int below_durable) {
+    if (PML_BROKEN(HOLE_ACCEPTED)) below_durable = 0;
     if (marks == PML_MARKS_NONE) return PML_DECIDE_CORRUPT_MARKS; /* R1 */
     if (end == PML_END_LATER_LAP) return PML_DECIDE_CORRUPT_LOG;  /* R2: the newer mark is gone */
     if (below_durable) return PML_DECIDE_CORRUPT_LOG; /* R3: a hole in the durable log */
@@ -40,6 +41,7 @@ static uint64_t known_durable(struct pml_pool *pool, const struct pml_chain *end
     uint64_t durable = 0;
     if (pool->live) {
         durable = __atomic_load_n(&pool->control->lsn_durable, __ATOMIC_ACQUIRE);
+        if (PML_BROKEN(CONTROL_IGNORED)) return 0;
         if (pool->control->epoch != end->epoch) durable = 0;
     }
     return durable;
@@ -117,6 +119,7 @@ static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w
             w->senseless = record->lsn;
         pml_chain_advance(chain, record);
         w->records++;
+        if (PML_BROKEN(RECOVERY_STOPS_EARLY) && w->records == 2) return PML_END_NOTHING;
     }
 }
 
@@ -210,7 +213,8 @@ int pml_recover(struct pml_pool *pool) {
     pool->epoch = chain.epoch;
     /* A replica's log is its primary's, sessions included; a promotion begins the next epoch. */
     bool replica = (pool->flags & PML_OPEN_REPLICA) != 0;
-    pool->session = pml_max64(chain.session, pool->mark.session) + (replica ? 0 : 1);
+    pool->session = pml_max64(chain.session, pool->mark.session) +
+                    (replica || PML_BROKEN(SESSION_KEPT) ? 0 : 1);
     if (pool->flags & PML_OPEN_PROMOTE) pool->epoch++;
     pool->lsn_received = chain.lsn;
     pool->record_max = pool->ring_bytes / 2;
@@ -231,7 +235,7 @@ int pml_recover(struct pml_pool *pool) {
     }
     pool->log.ops->flush(&pool->log, pool->ring + first % pool->ring_bytes, chain.lsn - first);
     pool->store.ops->flush(&pool->store, pool->shared.base + PML_MARK_OFFSET, 2 * PML_MARK_STRIDE);
-    int error = pool->log.ops->drain(&pool->log);
+    int error = PML_BROKEN(FOUND_NOT_DRAINED) ? 0 : pool->log.ops->drain(&pool->log);
     if (!error) error = pool->store.ops->drain(&pool->store);
     if (error) return pml_fail_io(error, "cannot make what was found durable");
     /* If no checkpoint was cut short, every page has to match its checksum before it changes. */

@@ -50,7 +50,8 @@ static int follow_bytes(struct pml_pool *pool, uint64_t end, struct pml_chain *c
                                     "what arrived for LSN %llu is not a record",
                                     (unsigned long long)chain->lsn);
         if (record->length > end - chain->lsn) return PML_OK;
-        if (pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, &record) >= 0)
+        if (pml_log_peek(pool->ring, pool->ring_bytes, pool->salt, chain, &record) >= 0 &&
+            !PML_BROKEN(REPLICA_BELIEVES))
             return pml_fail_corrupt("log", chain->lsn, 0, chain->checksum, record->checksum_prev,
                                     "the record at LSN %llu does not continue this replica's log",
                                     (unsigned long long)chain->lsn);
@@ -67,7 +68,7 @@ static int follow_bytes(struct pml_pool *pool, uint64_t end, struct pml_chain *c
 }
 
 static int append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t size) {
-    if (lsn != pool->lsn_received)
+    if (lsn != pool->lsn_received && !PML_BROKEN(REPLICA_TAKES_GAPS))
         return pml_fail(PML_E_GAP, "bytes from LSN %llu, but the next one needed is %llu",
                         (unsigned long long)lsn, (unsigned long long)pool->lsn_received);
     int st = pml_log_space(pool, lsn + size - pool->lsn_tail);
@@ -84,6 +85,7 @@ static int append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t 
     }
     pool->lsn_received = lsn + size;
     if (chain.lsn == pool->lsn_tail) return PML_OK;
+    if (PML_BROKEN(REPLICA_PUBLISHES_EARLY)) pml_log_publish(pool, chain.lsn, chain.txn);
     int error = pool->log.ops->drain(&pool->log);
     if (error) return pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot drain the log"));
     pool->commits += chain.txn - pool->txn;
@@ -136,7 +138,7 @@ int pml_replica_block(struct pml_pool *pool, uint64_t offset, const char *data, 
     if (st == PML_OK)
         st = pml_medium_grow(pool,
                              pml_max64(pool->mark.image_bytes, pml_round_up(offset + size, 65536)));
-    if (st == PML_OK) pml_store_pages(pool, offset, data, size);
+    if (st == PML_OK && !PML_BROKEN(BLOCK_LOST)) pml_store_pages(pool, offset, data, size);
     pml_lock_give(&pool->lock);
     return st;
 }
@@ -148,7 +150,7 @@ int pml_replica_baseline(struct pml_pool *pool, const struct pml_mark *start) {
     int st = take(pool);
     if (st != PML_OK) return st;
     pthread_mutex_lock(&pool->checkpoint_mutex);
-    int error = pool->store.ops->drain(&pool->store);
+    int error = PML_BROKEN(BASELINE_NOT_DRAINED) ? 0 : pool->store.ops->drain(&pool->store);
     if (error)
         st = pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot make the image durable"));
     struct pml_mark mark = *start;
@@ -159,7 +161,7 @@ int pml_replica_baseline(struct pml_pool *pool, const struct pml_mark *start) {
     if (st == PML_OK) st = pml_medium_grow(pool, mark.image_bytes);
     __atomic_store_n(&pool->control->session, 0, __ATOMIC_SEQ_CST); /* readers look again */
     if (st == PML_OK) st = pml_mark_write(pool, &mark);
-    if (st == PML_OK) {
+    if (st == PML_OK && !PML_BROKEN(BASELINE_ONE_MARK)) {
         /* Both slots, lest a damaged newer one bring the old history back. */
         st = pml_mark_write(pool, &mark);
     }

@@ -84,6 +84,7 @@ int pml_tail_open(const char *path, struct pml_tail **out) {
 static uint64_t end_of_log(struct pml_tail *tail) {
     struct pml_pool *pool = &tail->pool;
     if (PML_UNLIKELY(!pool->live) && pml_writer_came(pool) && !tail->writable) make_writable(tail);
+    if (PML_BROKEN(TAIL_BEYOND_DURABLE)) return UINT64_MAX;
     if (pool->live) return __atomic_load_n(&pool->control->lsn_durable, __ATOMIC_ACQUIRE);
     return UINT64_MAX;
 }
@@ -385,7 +386,7 @@ int pml_slot_ack(struct pml_tail *tail, int slot, uint64_t lsn) {
     int st = check_slot(tail, slot);
     if (st != PML_OK) return st;
     struct pml_slot *s = &tail->pool.control->slots[slot];
-    if (lsn < s->lsn_acked || lsn > end_of_log(tail))
+    if (!PML_BROKEN(ACK_UNCHECKED) && (lsn < s->lsn_acked || lsn > end_of_log(tail)))
         return pml_fail(PML_E_ARGUMENT, "an acknowledgement of LSN %llu after %llu",
                         (unsigned long long)lsn, (unsigned long long)s->lsn_acked);
     __atomic_store_n(&s->lsn_acked, lsn, __ATOMIC_RELEASE);

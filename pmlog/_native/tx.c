@@ -22,7 +22,7 @@ int pml_alive(struct pml_pool *pool) {
         return pml_fail(PML_E_FORKED, "the pool was opened before fork, by the parent process");
     if (PML_UNLIKELY(pool->closed)) return pml_fail(PML_E_CLOSED, "the pool is closed");
     int poison = atomic_load_explicit(&pool->poison, memory_order_relaxed);
-    if (PML_UNLIKELY(poison))
+    if (PML_UNLIKELY(poison) && !PML_BROKEN(POISON_FORGOTTEN))
         return pml_fail(poison, "an earlier failure (%s) has poisoned this handle: reopen the pool",
                         pml_status_name(poison));
     return PML_OK;
@@ -128,6 +128,9 @@ static int keep_new(struct pml_pool *pool, uint64_t offset, uint64_t length, uin
     }
     int st = GROW(tx->notes, tx->note_capacity, tx->note_count + 1);
     if (st != PML_OK) return st;
+    if (PML_BROKEN(NOTE_LOST) && tx->note_count == 5) return PML_OK;
+    if (PML_BROKEN(ZERO_NOTE_LOST) && kind == PML_RANGE_ZERO) return PML_OK;
+    if (PML_BROKEN(GROW_NOTE_LOST) && kind == PML_RANGE_GROW) return PML_OK;
     tx->notes[tx->note_count++] = (struct pml_note){offset, length | (uint64_t)kind << 56};
     tx->record_bytes += cost;
     return PML_OK;
@@ -202,6 +205,7 @@ int pml_store64(struct pml_pool *pool, uint64_t offset, uint64_t value) {
  * taken again in one transaction would be overwritten without undo. */
 int pml_tx_defer_free(struct pml_pool *pool, uint64_t payload) {
     struct pml_tx *tx = &pool->tx;
+    if (PML_BROKEN(FREE_BEFORE_COMMIT)) return pml_free_now(pool, payload);
     if (PML_UNLIKELY(tx->record_bytes + pml_free_cost() > pool->record_max))
         return pml_fail(PML_E_TOO_LARGE, "the transaction frees more than log_size allows");
     int st = GROW(tx->frees, tx->free_capacity, tx->free_count + 1);
@@ -228,6 +232,7 @@ static void go_back(struct pml_pool *pool, const struct pml_point *point) {
     bool changed = tx->undo_count > point->undo;
     while (tx->undo_count > point->undo) {
         const struct pml_undo *undo = &tx->undo[--tx->undo_count];
+        if (PML_BROKEN(UNDO_SKIPS_FIRST) && tx->undo_count == point->undo) break;
         if (undo->at == PML_FRESH) {
             /* Free space again, and beyond zero_from it has to read as zeros. */
             memset(pool->image + undo->offset, 0, undo->length);
@@ -239,9 +244,9 @@ static void go_back(struct pml_pool *pool, const struct pml_point *point) {
     if (tx->note_count > point->notes) tx->note_count = point->notes;
     /* A later range may have been joined to the last one, and may lie beyond the heap's old end. */
     if (tx->note_count) tx->notes[tx->note_count - 1].length = point->last_length;
-    tx->free_count = point->frees;
+    if (!PML_BROKEN(ROLLBACK_KEEPS_FREES)) tx->free_count = point->frees;
     tx->record_bytes = point->record_bytes;
-    tx->generation++;
+    if (!PML_BROKEN(ROLLBACK_KEEPS_SEEN)) tx->generation++;
     tx->undo_generation++;
     pool->image_bytes = pml_heap(pool)->end;
     if (!changed) return;
@@ -344,7 +349,7 @@ static inline void leave_commit(struct pml_pool *pool) {
 
 static inline int may_commit(struct pml_pool *pool) {
     uint32_t frozen = __atomic_load_n(&pool->control->frozen, __ATOMIC_ACQUIRE);
-    if (PML_LIKELY(!frozen)) return PML_OK;
+    if (PML_LIKELY(!frozen) || PML_BROKEN(FREEZE_IGNORED)) return PML_OK;
     if (frozen == PML_FROZEN_FENCED)
         return pml_fail(PML_E_FENCED, "epoch %u has taken over: this pool is no longer the primary",
                         pool->control->fenced_epoch);
@@ -373,12 +378,12 @@ static int append_tx(struct pml_pool *pool, bool *enters) {
 static int commit_tx(struct pml_pool *pool) {
     bool enters;
     int st = append_tx(pool, &enters);
-    if (PML_UNLIKELY(st != PML_OK)) undo_all(pool);
+    if (PML_UNLIKELY(st != PML_OK) && !PML_BROKEN(FAILED_COMMIT_KEPT)) undo_all(pool);
     uint64_t lsn = pool->lsn_tail;
     bool syncs = pool->domain == PML_DOMAIN_PAGE;
     if (enters && !syncs) leave_commit(pool);
     end_tx(pool);
-    if (st == PML_OK && syncs) st = pml_log_sync(pool, lsn);
+    if (st == PML_OK && syncs && !PML_BROKEN(COMMIT_NOT_SYNCED)) st = pml_log_sync(pool, lsn);
     if (enters && syncs) leave_commit(pool);
     return st;
 }
@@ -533,7 +538,7 @@ int64_t pml_tx_savepoint(struct pml_pool *pool, uint64_t id) {
     st = GROW(tx->savepoints, tx->savepoint_capacity, tx->savepoint_count + 1);
     if (st != PML_OK) return st;
     tx->savepoints[tx->savepoint_count] = here(tx);
-    tx->undo_generation++;
+    if (!PML_BROKEN(SAVEPOINT_KEEPS_SEEN)) tx->undo_generation++;
     return (int64_t)tx->savepoint_count++;
 }
 
@@ -593,7 +598,7 @@ int pml_op_begin(struct pml_pool *pool, struct pml_op *op) {
         if (PML_UNLIKELY(st != PML_OK)) return st;
         open_tx(pool, false);
     } else {
-        pool->tx.undo_generation++;
+        if (!PML_BROKEN(SAVEPOINT_KEEPS_SEEN)) pool->tx.undo_generation++;
         op->point = here(&pool->tx);
     }
     return PML_OK;

@@ -63,11 +63,34 @@ def test_links(page: Path) -> None:
 
 
 def test_canaries() -> None:
-    """Every canary of the crash explorer that the guarantees name is one of its canaries."""
-    source = (ROOT / "tests" / "native" / "record.h").read_text(encoding="utf-8")
-    names = set(re.findall(r"^\s+\[[A-Z_]+\] = \"([^\"]+)\"", source, re.MULTILINE))
+    """Every canary that the guarantees name stands in the registry, each of whose names is one."""
+    source = (NATIVE / "canary.h").read_text(encoding="utf-8")
+    names = re.findall(r"^    X\((\w+), (?:engine|medium), \"", source, re.MULTILINE)
+    assert len(names) == len(set(names)) >= 60
     text = (DOCS / "guarantees.md").read_text(encoding="utf-8")
-    sentences = [line for line in text.splitlines() if "canar" in line and "test_crash.c" in line]
-    named = {name for line in sentences for name in re.findall(r"\*([^*]+)\*", line)}
+    lines = [line for line in text.splitlines() if "canar" in line and "test_canaries.c" in line]
+    named = {name for line in lines for name in re.findall(r"`([A-Z_]+)`", line)}
     assert len(named) > 4
-    assert named <= names
+    assert named <= set(names)
+
+
+def test_every_canary_is_in_the_sources() -> None:
+    """A canary of the engine breaks a line of it; one of the medium is made by the recording."""
+    source = (NATIVE / "canary.h").read_text(encoding="utf-8")
+    engine = "".join(path.read_text(encoding="utf-8") for path in NATIVE.glob("*.c"))
+    medium = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "native").glob("*.h")
+    )
+    for name, where in re.findall(r"^    X\((\w+), (\w+), \"", source, re.MULTILINE):
+        if where == "engine":
+            assert f"PML_BROKEN({name})" in engine, name
+        else:
+            assert re.search(rf"\bPML_CANARY_{name}\b", medium), name
+
+
+def test_the_model_is_quoted() -> None:
+    """What may be seen after a cut stands in the guarantees as it is compiled."""
+    source = (ROOT / "tests" / "native" / "model.h").read_text(encoding="utf-8")
+    model = source.partition("/* model: begin */\n")[2].partition("/* model: end */")[0]
+    assert "model_seen" in model
+    assert f"```c\n{model}```\n" in (DOCS / "guarantees.md").read_text(encoding="utf-8")

@@ -126,7 +126,25 @@ static inline void remove_scratch(void) {
     if (getpid() == test_pid && !getenv("PMLOG_KEEP")) remove_tree(test_scratch);
 }
 
+#if PML_TESTING
+static const char *const canary_names[] = {
+#define CANARY_NAME(name, where, breaks) #name,
+    "NONE", PML_CANARIES(CANARY_NAME)};
+
+/* PMLOG_CANARY=NAME: the whole test runs on an engine that is broken in this way, and has to fail. */
+static inline void canary_from_environment(void) {
+    const char *given = getenv("PMLOG_CANARY");
+    if (!given || !*given) return;
+    for (int i = 0; i < PML_CANARY_COUNT; i++)
+        if (!strcmp(given, canary_names[i])) pml_canary = (enum pml_canary)i;
+    CHECK(pml_canary != PML_CANARY_NONE);
+}
+#else
+static inline void canary_from_environment(void) {}
+#endif
+
 static inline void test_start(const char *name) {
+    canary_from_environment();
     const char *given = getenv("PMLOG_SEED");
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);

@@ -17,7 +17,7 @@ struct run {
     struct random random;
     uint64_t values; /* so that no two values are equal */
     uint32_t domain;
-    enum canary canary;
+    enum pml_canary canary;
     uint64_t id;           /* of the open transaction */
     bool in_transaction, closed, hold_all;
     int64_t savepoint;     /* -1: none */
@@ -63,7 +63,7 @@ static void start_programs(struct explorer *x) {
     x->m = memory_make(1);
 }
 
-static void end_programs(struct explorer *x) {
+static inline void end_programs(struct explorer *x) {
     memory_free(0);
     memory_free(1);
     content_free(&empty_pool);
@@ -76,7 +76,7 @@ static void end_programs(struct explorer *x) {
 
 /* A drain that was held has made nothing durable, whatever the engine believes. */
 static void take_back_sync(struct run *run) {
-    if (!recorder.hold_drains || run->canary == CLAIM_DURABLE) return;
+    if (!recorder.hold_drains || run->canary == PML_CANARY_CLAIM_DURABLE) return;
     atomic_store(&run->pool->lsn_durable, run->lsn_durable);
     run->pool->control->lsn_durable = run->lsn_durable;
     run->pool->control->txn_durable = run->txn_durable;
@@ -150,7 +150,7 @@ static void open_run(struct run *run) {
     struct pml_options options = crash_pool(run->domain, PML_OPEN_CREATE);
     size_t begun = run->tape.count;
     CHECK_OK(pml_open("memory:0", &options, &run->pool));
-    if (run->canary == EARLY_RECLAIM) run->pool->ring_limit = UINT64_MAX;
+    if (run->canary == PML_CANARY_EARLY_RECLAIM) run->pool->ring_limit = UINT64_MAX;
     note_commit(run, begun);
 }
 
@@ -284,7 +284,7 @@ static bool step_inside(struct run *run, char letter) {
     }
 }
 
-/* STEAL: what an open transaction has changed is written down as if it were in the image already,
+/* PML_CANARY_STEAL: what an open transaction has changed is written down as if it were in the image already,
  * sums included. */
 static void steal(struct run *run) {
     struct pml_pool *pool = run->pool;
@@ -321,7 +321,7 @@ static void transaction(struct run *run, char letter) {
         model_copy(&run->model, &run->kept);
         several_steps(run);
     }
-    if (run->canary == STEAL) steal(run);
+    if (run->canary == PML_CANARY_STEAL) steal(run);
     run->in_transaction = false;
     if (letter == 'a') {
         CHECK_OK(pml_tx_abort(run->pool, id));
@@ -387,6 +387,14 @@ static void step(struct run *run, char letter) {
     case 'k': /* checkpoint */
         CHECK_OK(pml_checkpoint(run->pool));
         return;
+    case 'y': { /* checkpoint, as the background thread does: of what is durable already */
+        struct pml_pool *pool = run->pool;
+        pthread_mutex_lock(&pool->checkpoint_mutex);
+        int st = pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), false);
+        pthread_mutex_unlock(&pool->checkpoint_mutex);
+        CHECK_OK(st);
+        return;
+    }
     case 'e': /* close, open */
         forget_containers(run);
         CHECK_OK(pml_close(run->pool));
@@ -407,7 +415,7 @@ static void step(struct run *run, char letter) {
 
 /* Records the program; what it leaves is compared with the model once more, by the checker too. */
 static void record_run(struct run *run, const char *program, enum fault_model fault,
-                       enum canary canary, bool hold_all, uint64_t seed) {
+                       enum pml_canary canary, bool hold_all, uint64_t seed) {
     memset(run, 0, sizeof *run);
     run->random.state = seed;
     run->domain = fault_model_domain[fault];
@@ -422,7 +430,7 @@ static void record_run(struct run *run, const char *program, enum fault_model fa
     open_run(run);
     for (const char *letter = program; *letter; letter++) {
         bool last = !letter[1];
-        if ((canary == CANARY_NONE || canary == CLAIM_DURABLE) && !strchr("ekK/|", *letter) &&
+        if ((canary == PML_CANARY_NONE || canary == PML_CANARY_CLAIM_DURABLE) && !strchr("ekK/|", *letter) &&
             !(hold_all && last))
             hold_drains(run);
         step(run, *letter);
@@ -432,13 +440,13 @@ static void record_run(struct run *run, const char *program, enum fault_model fa
     forget_containers(run);
     if (!run->closed) tape_control(&run->tape, run->pool);
     recorder.tape = NULL;
-    recorder.canary = CANARY_NONE;
+    recorder.canary = PML_CANARY_NONE;
     recorder.dirty_count = 0;
     if (!run->closed) {
         CHECK_OK(pml_abandon(run->pool));
         pml_free(run->pool);
     }
-    if (canary == CANARY_NONE) {
+    if (canary == PML_CANARY_NONE) {
         struct pml_options options = crash_pool(run->domain, PML_OPEN_READ_ONLY);
         struct pml_pool *pool;
         CHECK_OK(pml_open("memory:0", &options, &pool));
@@ -459,13 +467,13 @@ static void free_run(struct run *run) {
 /* `last`: cuts within the last letter only, the others are those of a shorter program; false: it
  * stored nothing, so that there are none. */
 static bool run_and_explore(struct explorer *x, const char *program, enum fault_model fault,
-                            enum canary canary, bool hold_all, bool last, uint64_t seed) {
+                            enum pml_canary canary, bool hold_all, bool last, uint64_t seed) {
     struct run run;
     record_run(&run, program, fault, canary, hold_all, seed);
     x->fault = fault;
     x->history = &run.history;
     x->random.state = seed ^ 0x5eed;
-    x->canary = canary != CANARY_NONE;
+    x->canary = canary != PML_CANARY_NONE || pml_canary != PML_CANARY_NONE;
     x->from = last ? run.last_begun : 0;
     bool stores = x->from < run.tape.count;
     if (stores) {

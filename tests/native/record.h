@@ -9,8 +9,8 @@
  * offset, bytes), flush and drain.  Offsets are those of the files; an address in the second mapping
  * of the ring is folded back.
  *
- * A canary is a fault of the medium or of the engine's order of stores, made by writing down
- * something else than what was done: the explorer has to catch each of them.
+ * A canary of the medium (canary.h) is a fault of the engine's order of stores, made by writing down
+ * something else than what was done.
  */
 #ifndef PML_TEST_RECORD_H
 #define PML_TEST_RECORD_H
@@ -42,55 +42,6 @@ struct tape {
     size_t control_count, control_capacity;
 };
 
-enum canary {
-    CANARY_NONE,
-    DROP_LOG_FLUSH,       /* every third record is not flushed */
-    SHORT_LOG_FLUSH,      /* only a record's first line is flushed */
-    EARLY_LOG_FLUSH,      /* a record is flushed before its header is stored */
-    SKIP_LOG_DRAIN,       /* a commit returns without a drain */
-    LATE_LOG_DRAIN,       /* a commit's drain comes with the next commit */
-    FLIP_LOG_BIT,         /* one bit of a record changes on its way */
-    DROP_IMAGE_FLUSH,     /* pages of the image are not flushed before the mark */
-    DROP_SUMS_FLUSH,      /* their checksums are not flushed */
-    SKIP_IMAGE_DRAIN,     /* no drain between the image and the mark */
-    MARK_BEFORE_IMAGE,    /* the mark's stores come before the image's */
-    SKIP_MARK_DRAIN,      /* the mark is not drained before the ring is used again */
-    DROP_MARK_FLUSH,
-    DROP_MARK_STORE,      /* the mark never gets to the medium */
-    DROP_SUMS_STORE,      /* checksums never get to the medium */
-    DROP_IMAGE_STORE,     /* one range is not applied */
-    DROP_ZERO_STORE,      /* a range of zeros is not applied */
-    CHECKPOINT_BEFORE_LOG, /* the image's stores come before the record is drained (invariant 2) */
-    EARLY_RECLAIM,        /* the ring is used again without a checkpoint (invariant 3) */
-    STEAL,                /* an open transaction's bytes get into the image (invariant 1) */
-    CLAIM_DURABLE,        /* a record claims that its predecessors are durable, and they are not */
-    CANARIES
-};
-
-static const char *const canary_names[CANARIES] = {
-    [CANARY_NONE] = "none",
-    [DROP_LOG_FLUSH] = "drop a flush of the log",
-    [SHORT_LOG_FLUSH] = "flush only the first line of a record",
-    [EARLY_LOG_FLUSH] = "flush a record before its header is stored",
-    [SKIP_LOG_DRAIN] = "skip the drain of a commit",
-    [LATE_LOG_DRAIN] = "drain a commit with the next one",
-    [FLIP_LOG_BIT] = "flip a bit of a record",
-    [DROP_IMAGE_FLUSH] = "drop the flush of the image",
-    [DROP_SUMS_FLUSH] = "drop the flush of the sums",
-    [SKIP_IMAGE_DRAIN] = "skip the drain before the mark",
-    [MARK_BEFORE_IMAGE] = "store the mark before the image",
-    [SKIP_MARK_DRAIN] = "skip the drain behind the mark",
-    [DROP_MARK_FLUSH] = "drop the flush of the mark",
-    [DROP_MARK_STORE] = "lose the mark",
-    [DROP_SUMS_STORE] = "lose the checksums",
-    [DROP_IMAGE_STORE] = "lose a range of the image",
-    [DROP_ZERO_STORE] = "lose a range of zeros",
-    [CHECKPOINT_BEFORE_LOG] = "apply a record before it is durable",
-    [EARLY_RECLAIM] = "use the ring again without a checkpoint",
-    [CLAIM_DURABLE] = "claim that records are durable before their sync",
-    [STEAL] = "let uncommitted bytes into the image",
-};
-
 struct extent {
     uint32_t file;
     uint64_t offset, length;
@@ -102,7 +53,7 @@ static struct {
     struct extent *dirty;       /* where the pools of this process have stored */
     size_t dirty_count, dirty_capacity;
     void (*at_open)(struct pml_pool *pool); /* called when the files are there, before any store */
-    enum canary canary;
+    enum pml_canary canary;
     bool hold_drains;           /* of the log: the next one does for this one too (group commit) */
     uint64_t log_drains, log_flushes, image_stores;
 } recorder;
@@ -201,13 +152,13 @@ static void log_copy(struct pml_persist *p, void *dst, const void *src, size_t s
     if (size > first) dirtied(FILE_LOG, PML_RING_OFFSET, size - first);
     struct tape *t = recorder.tape;
     if (!t) return;
-    if (recorder.canary == EARLY_LOG_FLUSH && size == sizeof(struct pml_record))
+    if (recorder.canary == PML_CANARY_EARLY_LOG_FLUSH && size == sizeof(struct pml_record))
         tape_add(t, pool, EVENT_FLUSH, FILE_LOG, PML_RING_OFFSET, pool->ring_bytes);
     size_t at = t->byte_count;
     tape_store(t, pool, FILE_LOG, offset, src, first);
     if (size > first)
         tape_store(t, pool, FILE_LOG, PML_RING_OFFSET, (const char *)src + first, size - first);
-    if (recorder.canary == FLIP_LOG_BIT && t->count % 7 == 0) t->bytes[at + size / 2] ^= 4;
+    if (recorder.canary == PML_CANARY_FLIP_LOG_BIT && t->count % 7 == 0) t->bytes[at + size / 2] ^= 4;
 }
 
 static void log_set(struct pml_persist *p, void *dst, int byte, size_t size) {
@@ -223,9 +174,9 @@ static void log_flush(struct pml_persist *p, const void *at, size_t size) {
     uint64_t offset, end = PML_RING_OFFSET + pool->ring_bytes, length = size;
     where_in_log(pool, at, &offset);
     recorder.log_flushes++;
-    if (recorder.canary == DROP_LOG_FLUSH && recorder.log_flushes % 3 == 0) return;
-    if (recorder.canary == EARLY_LOG_FLUSH) return;
-    if (recorder.canary == SHORT_LOG_FLUSH) length = PML_LINE;
+    if (recorder.canary == PML_CANARY_DROP_LOG_FLUSH && recorder.log_flushes % 3 == 0) return;
+    if (recorder.canary == PML_CANARY_EARLY_LOG_FLUSH) return;
+    if (recorder.canary == PML_CANARY_SHORT_LOG_FLUSH) length = PML_LINE;
     uint64_t first = pml_min64(length, end - offset);
     tape_add(t, pool, EVENT_FLUSH, FILE_LOG, offset, first);
     if (length > first) tape_add(t, pool, EVENT_FLUSH, FILE_LOG, PML_RING_OFFSET, length - first);
@@ -236,13 +187,13 @@ static int log_drain(struct pml_persist *p) {
     count(&p->drains);
     if (!recorder.tape || recorder.hold_drains) return 0;
     recorder.log_drains++;
-    if (recorder.canary == SKIP_LOG_DRAIN && recorder.log_drains % 3 == 0) return 0;
-    if (recorder.canary == LATE_LOG_DRAIN && recorder.log_drains % 2 == 0) return 0;
+    if (recorder.canary == PML_CANARY_SKIP_LOG_DRAIN && recorder.log_drains % 3 == 0) return 0;
+    if (recorder.canary == PML_CANARY_LATE_LOG_DRAIN && recorder.log_drains % 2 == 0) return 0;
     tape_add(recorder.tape, pool, EVENT_DRAIN, FILE_LOG, 0, 0);
     return 0;
 }
 
-/* CHECKPOINT_BEFORE_LOG: the image's stores are written down before the last record's drain. */
+/* PML_CANARY_CHECKPOINT_BEFORE_LOG: the image's stores are written down before the last record's drain. */
 static inline void move_before_log_drain(struct tape *t) {
     size_t last = t->count - 1, at = last;
     while (at > 0 && !(t->events[at - 1].kind == EVENT_DRAIN && t->events[at - 1].file == FILE_LOG))
@@ -263,25 +214,25 @@ static inline void store_recorded(struct pml_pool *pool, uint32_t file, uint64_t
     bool mark = is_mark(file, offset);
     if (file == FILE_IMAGE && !mark) recorder.image_stores++;
     switch (recorder.canary) {
-    case DROP_MARK_STORE:
+    case PML_CANARY_DROP_MARK_STORE:
         if (mark) return;
         break;
-    case DROP_SUMS_STORE:
+    case PML_CANARY_DROP_SUMS_STORE:
         if (file == FILE_SUMS) return;
         break;
-    case DROP_IMAGE_STORE:
+    case PML_CANARY_DROP_IMAGE_STORE:
         if (file == FILE_IMAGE && !mark && recorder.image_stores % 5 == 0) return;
         break;
-    case DROP_ZERO_STORE:
+    case PML_CANARY_DROP_ZERO_STORE:
         if (zeros) return;
         break;
     default:
         break;
     }
     tape_store(t, pool, file, offset, bytes, size);
-    if (recorder.canary == CHECKPOINT_BEFORE_LOG && file == FILE_IMAGE && !mark)
+    if (recorder.canary == PML_CANARY_CHECKPOINT_BEFORE_LOG && file == FILE_IMAGE && !mark)
         move_before_log_drain(t);
-    if (recorder.canary == MARK_BEFORE_IMAGE && mark) {
+    if (recorder.canary == PML_CANARY_MARK_BEFORE_IMAGE && mark) {
         /* Stored, flushed and drained first; then come the stores that it vouches for. */
         struct event moved = t->events[t->count - 1], flush = moved, drain = moved;
         flush.kind = EVENT_FLUSH;
@@ -322,9 +273,9 @@ static void store_flush(struct pml_persist *p, const void *at, size_t size) {
     if (!recorder.tape) return;
     uint32_t file = where_in_store(pool, at, &offset);
     bool mark = is_mark(file, offset);
-    if (recorder.canary == DROP_MARK_FLUSH && mark) return;
-    if (recorder.canary == DROP_IMAGE_FLUSH && file == FILE_IMAGE && !mark) return;
-    if (recorder.canary == DROP_SUMS_FLUSH && file == FILE_SUMS) return;
+    if (recorder.canary == PML_CANARY_DROP_MARK_FLUSH && mark) return;
+    if (recorder.canary == PML_CANARY_DROP_IMAGE_FLUSH && file == FILE_IMAGE && !mark) return;
+    if (recorder.canary == PML_CANARY_DROP_SUMS_FLUSH && file == FILE_SUMS) return;
     tape_add(recorder.tape, pool, EVENT_FLUSH, file, offset, size);
 }
 
@@ -337,9 +288,9 @@ static int store_drain(struct pml_persist *p) {
     size_t last = t->count;
     while (last > 0 && t->events[last - 1].kind != EVENT_STORE) last--;
     bool mark = last > 0 && is_mark(t->events[last - 1].file, t->events[last - 1].offset);
-    if (recorder.canary == SKIP_IMAGE_DRAIN && !mark) return 0;
-    if (recorder.canary == SKIP_MARK_DRAIN && mark) return 0;
-    if (recorder.canary == MARK_BEFORE_IMAGE && !mark) return 0; /* the mark's drain does for both */
+    if (recorder.canary == PML_CANARY_SKIP_IMAGE_DRAIN && !mark) return 0;
+    if (recorder.canary == PML_CANARY_SKIP_MARK_DRAIN && mark) return 0;
+    if (recorder.canary == PML_CANARY_MARK_BEFORE_IMAGE && !mark) return 0; /* the mark's drain does for both */
     tape_add(t, pool, EVENT_DRAIN, FILE_IMAGE, 0, 0);
     return 0;
 }

@@ -85,8 +85,8 @@ static const struct variant variants[] = {
 static void run_sequence(struct explorer *x, const char *program, struct result *out) {
     out->sequences++;
     for (size_t v = 0; v < VARIANTS; v++)
-        if (!run_and_explore(x, program, variants[v].fault, CANARY_NONE, variants[v].hold_all, true,
-                             mix64(test_seed)))
+        if (!run_and_explore(x, program, variants[v].fault, PML_CANARY_NONE, variants[v].hold_all,
+                             true, mix64(test_seed)))
             out->silent++;
 }
 
@@ -95,7 +95,7 @@ static void stories(struct explorer *x) {
     /* In domain page a commit syncs the log alone.  When the image had grown for it, a power cut could
      * leave a durable record of a growth beside a file of the old size: recovery made room, but a
      * reader of the pool that nobody had recovered yet called it truncated. */
-    run_and_explore(x, "gg", MODEL_PAGES, CANARY_NONE, false, false, mix64(test_seed));
+    run_and_explore(x, "gg", MODEL_PAGES, PML_CANARY_NONE, false, false, mix64(test_seed));
 }
 
 static uint64_t length_max = 4;
