@@ -148,7 +148,7 @@ class Link:
         await asyncio.to_thread(self._state.set_seal, None)
         await asyncio.to_thread(self._state.set_incomplete, Incomplete(0))
         await asyncio.to_thread(replica.prepare_baseline)
-        with ImageReader(replica.path) as image:
+        with await asyncio.to_thread(ImageReader, replica.path) as image:
             blocks = blocks_of(mark.image_bytes)
             while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
                 digests = await asyncio.to_thread(image.digests, window)

@@ -257,7 +257,7 @@ class Session:
         reader = self._reader
         assert reader is not None
         epoch = reader.epoch
-        with ImageReader(self.pool.path) as image:
+        with await asyncio.to_thread(ImageReader, self.pool.path) as image:
             blocks = blocks_of(self._baseline_bytes)
             while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
                 await self._wait_while_parked()
