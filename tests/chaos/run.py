@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ from tests.chaos.history import Promotion, faults
 from tests.chaos.plan import Event, Plan, make_plan
 from tests.chaos.world import BrokenRunError, Service, World, read_state, until
 from tests.chaos.writer import Ended
-from tests.support import SHM, faults_of
+from tests.support import PATIENCE_S, SHM, faults_of
 
 RING_OFFSET = 65536
 AFTER_S = 0.05
@@ -45,6 +46,7 @@ class Run:
         self._power: list[threading.Thread] = []
         self._is_off = False
         self.survivor = folder
+        self._promoted: set[str] = set()
         self.figures: dict[str, int] = {}
 
     def log(self, text: str) -> None:
@@ -62,8 +64,10 @@ class Run:
             if self.plan.is_healed:
                 self._heal()
             getattr(self, f"_end_by_{self.plan.ending}")()
-            self._go_on()
-            self._judge()
+            self.go_on()
+            if self.plan.returns and self.promotions:
+                self._return()
+            self.judge()
         except BaseException:
             for name, service in (("shipper", world.shipper), *world.receivers.items()):
                 if service.is_alive and not service.is_stopped:
@@ -210,34 +214,19 @@ class Run:
     # ---- the end -------------------------------------------------------------------------------
 
     def _end_by_power(self) -> None:
-        world = self.world
         if not self.plan.is_healed:
-            world.shipper.go_on()
-            world.shipper.start()
+            self.world.shipper.go_on()
+            self.world.shipper.start()
         for thread in self._power:
             thread.join()  # orders are given one after the other
-        code, answer = world.shipper.ask(
-            "/v1/power-loss", "POST", {"timeout_s": self.plan.battery_s}
-        )
-        self.log(f"power loss: {code} {answer}")
-        sealed = bool(answer.get("sealed"))
+        sealed = end_by_power(self)
         if self.plan.is_healed and self.plan.battery_s >= 1 and not sealed:
             raise BrokenRunError("everybody was well, and the log was not sealed")
-        self.figures["sealed"] = sealed
-        committed = max((one.committed for one in world.claims()), default=0)
-        if self.plan.is_simulated:
-            until(lambda: not world.pool.exists(), "the lights go out")
-            self.log("the lights are out")
-        world.lose_host()
-        late = max((one.committed for one in world.claims()), default=0)
-        if sealed and late != committed:
-            raise BrokenRunError(f"sealed at {committed}, and {late} was committed")
-        self._promote(must_be_complete=sealed)
 
     def _end_by_host(self) -> None:
         self.world.lose_host()
         self.log("the host is lost")
-        self._promote(must_be_complete=False)
+        self.promote(must_be_complete=False)
 
     def _end_by_promotion(self) -> None:
         """A promotion while the old primary lives: it is fenced, and what it writes is nowhere."""
@@ -245,7 +234,7 @@ class Run:
         if self._is_off:
             self.log("power is off: the host is lost")
             world.lose_host()
-        self._promote(must_be_complete=False, is_furthest=False)
+        self.promote(must_be_complete=False, is_furthest=False)
         if world.pool.exists():
             world.heal()
             world.start_writer()
@@ -253,7 +242,7 @@ class Run:
             self.log("the old primary is fenced")
             world.shipper.kill()
 
-    def _promote(self, *, must_be_complete: bool, is_furthest: bool = True) -> None:
+    def promote(self, *, must_be_complete: bool, is_furthest: bool = True) -> None:
         """Promote the receiver that is furthest on; without a seal only with loss accepted."""
         world = self.world
         for receiver in world.receivers.values():
@@ -291,15 +280,15 @@ class Run:
         self.figures["nobody"] = 1
 
     def _note_promotion(self, name: str, answer: dict[str, Any], *, is_furthest: bool) -> None:
-        world = self.world
-        self.survivor = world.folder / name / "pool"
+        self.survivor = Path(answer["path"])
+        self._promoted.add(name)
         state = read_state(self.survivor)
         furthest = is_furthest or self.plan.require == len(self.plan.receivers)
         self.promotions.append(Promotion(answer["epoch"], state.last, answer["complete"], furthest))
         self.log(f"{name} is promoted at {state.last}, complete: {answer['complete']}")
 
-    def _go_on(self) -> None:
-        """The application goes on at the survivor."""
+    def go_on(self) -> None:
+        """Let the application go on at the survivor."""
         if not self.promotions:
             return
         world = self.world
@@ -312,10 +301,65 @@ class Run:
         until(lambda: world.claims()[-1].committed, "the application goes on after a kill")
         world.end_writer()
 
-    def _judge(self) -> None:
+    def _return(self) -> None:
+        """All others follow the survivor, and end up with the same; then one of them takes over."""
         world = self.world
-        wrong = [text for one in world.receivers.values() for text in one.complaints()]
-        wrong += world.shipper.complaints()
+        world.end_writer()
+        world.shipper = world.service("shipper2", "ship", str(self.survivor))
+        world.shipper.relays.extend(world.relays.values())
+        world.shipper.start()
+        followers = {}
+        for name, receiver in world.receivers.items():
+            if name not in self._promoted:
+                world.relays[name].cut()
+                world.relays[name].restore()
+                receiver.start()
+                followers[name] = world.folder / name / "pool"
+        if world.pool.exists():
+            world.receivers["back"] = back = world.service(
+                "back", "receive", "--from", world.shipper.url, "--dir", str(world.folder / "back"),
+                "--name", "back", "--replica", str(world.pool),
+            )  # fmt: skip
+            back.start()
+            followers["back"] = world.pool
+        self.log(f"follow: {', '.join(followers)}")
+        world.start_writer(self.survivor)
+        if self.plan.returns == "kill":
+            for name in followers:
+                time.sleep(random.Random(self.plan.seed).uniform(0, 0.2))
+                self.log(f"kill {name}")
+                world.receivers[name].kill()
+                world.receivers[name].start()
+        until(lambda: world.claims()[-1].committed, "the application goes on with followers")
+        time.sleep(AFTER_S)
+        world.end_writer()
+        end = _end_of(self.survivor)
+        ours = read_state(self.survivor)
+        for name, path in followers.items():
+            until(partial(_has, world.receivers[name], end), f"{name} follows to LSN {end}")
+            if read_state(path) != ours:
+                raise BrokenRunError(f"{name} holds something else than the survivor")
+            if wrong := faults_of(path):
+                raise BrokenRunError(f"{name}: {wrong}")
+        self.figures["followers"] = len(followers)
+        if followers and self.plan.returns == "seal":
+            code, answer = world.shipper.ask("/v1/power-loss", "POST")
+            self.log(f"power loss: {code} {answer}")
+            if not answer["sealed"]:
+                raise BrokenRunError("everybody was well, and the log was not sealed")
+            world.shipper.kill()
+            name = next(reversed(followers))
+            code, answer = world.receivers[name].ask("/v1/promote", "POST")
+            self.log(f"promote {name}: {code} {answer}")
+            if code != 200 or not answer["complete"]:
+                raise BrokenRunError(f"sealed, and {name} cannot be promoted: {answer}")
+            self._note_promotion(name, answer, is_furthest=True)
+            self.go_on()
+
+    def judge(self) -> None:
+        """Compare the survivor with what writers were told; check it, and what processes logged."""
+        world = self.world
+        wrong = world.complaints()
         if self.promotions:
             found = read_state(self.survivor)
             wrong += faults(self.plan.seed, world.claims(), self.promotions, found)
@@ -324,6 +368,30 @@ class Run:
         if wrong:
             raise BrokenRunError("\n".join(wrong))
         self.log("all is well")
+
+
+def end_by_power(run: Run, *, to_the_end: bool = True) -> bool:
+    """Announce a power loss, lose the host, promote; return whether the log was sealed.
+
+    A battery that lasts longer than it takes to seal need not be waited for, unless to the end.
+    """
+    world, plan = run.world, run.plan
+    # A simulated battery decides when it ends; without one the caller does.
+    wait = {"timeout_s": PATIENCE_S if plan.is_simulated else plan.battery_s}
+    code, answer = world.shipper.ask("/v1/power-loss", "POST", wait)
+    run.log(f"power loss: {code} {answer}")
+    sealed = bool(answer.get("sealed"))
+    run.figures["sealed"] = sealed
+    committed = max((one.committed for one in world.claims()), default=0)
+    if plan.is_simulated and (to_the_end or not sealed):
+        until(lambda: not world.pool.exists(), "the lights go out")
+        run.log("the lights are out")
+    world.lose_host()
+    late = max((one.committed for one in world.claims()), default=0)
+    if sealed and late != committed:
+        raise BrokenRunError(f"sealed at {committed}, and {late} was committed")
+    run.promote(must_be_complete=sealed)
+    return sealed
 
 
 def _has(receiver: Service, end: int) -> bool:

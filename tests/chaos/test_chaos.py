@@ -14,9 +14,12 @@ import time
 
 import pytest
 
+from tests.chaos import losses
 from tests.chaos.run import play
 
 RUNS = 6
+LOSSES = 2
+LOSSES_LONG = 200
 
 
 @pytest.mark.parametrize("number", range(RUNS))
@@ -36,3 +39,18 @@ def test_many_runs(seed: int) -> None:
         print(f"seed {seed + number}", flush=True)
         play(seed + number)
         number += 1
+
+
+@pytest.mark.parametrize("number", range(LOSSES))
+def test_loss(seed: int, number: int) -> None:
+    """Under full load with the bound on, what is not at risk is saved, and nothing else is claimed."""
+    print(f"seed {seed + number}")
+    losses.play(seed + number)
+
+
+@pytest.mark.soak
+def test_many_losses(seed: int) -> None:
+    """The same for many moments; PMLOG_RUNS says for how many."""
+    for number in range(int(os.environ.get("PMLOG_RUNS", LOSSES_LONG))):
+        print(f"seed {seed + number}", flush=True)
+        losses.play(seed + number)

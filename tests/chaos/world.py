@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -47,7 +46,10 @@ def until(what: Callable[[], T], words: str, timeout_s: float = PATIENCE_S) -> T
 
 
 class Service:
-    """A shipper or receiver that can be started again and again, at the same port."""
+    """A shipper or receiver that can be started again and again.
+
+    It listens at another port each time: one that was free a moment ago may be anybody's by now.
+    """
 
     def __init__(self, folder: Path, name: str, *arguments: str) -> None:
         self.name = name
@@ -56,9 +58,9 @@ class Service:
         self.starts = 0
         self.child: Child | None = None
         self.is_stopped = False
-        with socket.create_server(("127.0.0.1", 0)) as probe:  # free now, and so it stays
-            self.port: int = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.relays: list[Relay] = []
+        """They lead to it, wherever it is."""
+        self.url = "http://127.0.0.1:9"
 
     @property
     def is_alive(self) -> bool:
@@ -74,19 +76,23 @@ class Service:
         out.touch()
         self.child = Child(
             run_command,
-            [*self.arguments, "--listen", f"127.0.0.1:{self.port}"],
+            [*self.arguments, "--listen", "127.0.0.1:0"],
             str(out),
             str(out) + ".err",
         )
         self.is_stopped = False
 
-        def listens() -> bool:
+        def listens() -> str | None:
             if not self.is_alive:
                 text = Path(str(out) + ".err").read_text() + out.read_text()
                 raise BrokenRunError(f"{self.name} did not start: {text}")
-            return '"listening"' in out.read_text()
+            line, newline, _ = out.read_text().partition("\n")
+            return line if newline else None
 
-        until(listens, f"{self.name} listens")
+        said = json.loads(until(listens, f"{self.name} listens") or "")
+        self.url = f"http://127.0.0.1:{said['port']}"
+        for relay in self.relays:
+            relay.target_port = said["port"]
 
     def kill(self) -> None:
         """Send SIGKILL and wait for the end."""
@@ -152,19 +158,31 @@ class World:
         self.notes: list[tuple[int, Notes]] = []
         self.writer_stopped = False
         required = [word for name in sorted(plan.required) for word in ("--required", name)]
+        self._services: list[Service] = []
         battery = ("--battery", f"sim:{plan.battery_s}s") if plan.is_simulated else ()
-        self.shipper = Service(
-            folder, "shipper", "ship", str(self.pool), "--require", str(plan.require), *required,
+        self.shipper = self.service(
+            "shipper", "ship", str(self.pool), "--require", str(plan.require), *required,
             *battery,
         )  # fmt: skip
-        self.relays = {name: Relay(self.shipper.port) for name in plan.receivers}
+        self.relays = {name: Relay(9) for name in plan.receivers}
+        self.shipper.relays.extend(self.relays.values())
         self.receivers = {
-            name: Service(
-                folder, name, "receive", "--from", self.relays[name].url,
+            name: self.service(
+                name, "receive", "--from", self.relays[name].url,
                 "--dir", str(folder / name), "--name", name,
             )
             for name in plan.receivers
         }  # fmt: skip
+
+    def service(self, name: str, *arguments: str) -> Service:
+        """Make a service; it is ended with the world."""
+        made = Service(self.folder, name, *arguments)
+        self._services.append(made)
+        return made
+
+    def complaints(self) -> list[str]:
+        """Return tracebacks that any service has written."""
+        return [text for service in self._services for text in service.complaints()]
 
     def log(self, text: str) -> None:
         """Note what happens, for whoever has to read of it."""
@@ -172,7 +190,7 @@ class World:
 
     # ---- writers -------------------------------------------------------------------------------
 
-    def start_writer(self, path: Path | None = None) -> None:
+    def start_writer(self, path: Path | None = None, load: int = 0) -> None:
         """Start a writer, of the primary if no other pool is named; it may be refused."""
         if self.writer is not None and self.writer.process.is_alive():
             return
@@ -180,8 +198,9 @@ class World:
         file = self.folder / f"notes.{self.sessions}"
         notes = Notes(file)
         self.writer = Child(
-            write, str(path or self.pool), str(file), self.plan.seed, self.sessions, self.plan.log
-        )
+            write, str(path or self.pool), str(file), self.plan.seed, self.sessions,
+            self.plan.log, load,
+        )  # fmt: skip
         self.writer_stopped = False
         self.notes.append((self.sessions, notes))
 
@@ -246,7 +265,7 @@ class World:
     def close(self) -> None:
         """End everything."""
         self.kill_writer()
-        for service in (self.shipper, *self.receivers.values()):
+        for service in self._services:
             service.kill()
         for relay in self.relays.values():
             relay.close()

@@ -70,7 +70,7 @@ class Notes:
 
 
 def write(  # noqa: PLR0917 - what a process is started with
-    connection: Any, path: str, notes_path: str, seed: int, session: int, log: str
+    connection: Any, path: str, notes_path: str, seed: int, session: int, log: str, load: int
 ) -> None:
     """Write until killed, told to end, or fenced; while the pool is frozen, try again.
 
@@ -81,6 +81,7 @@ def write(  # noqa: PLR0917 - what a process is started with
         seed: The run's.
         session: The writer's own number, higher than that of any before.
         log: Size of the log, if the pool is to be made.
+        load: Bytes that each transaction writes beside, without a rest; 0: at leisure.
     """
     notes = Notes(Path(notes_path))
     try:
@@ -92,7 +93,7 @@ def write(  # noqa: PLR0917 - what a process is started with
         notes[Word.ENDED] = Ended.FENCED
         return
     try:
-        _write(connection, pool, notes, seed, session)
+        _write(connection, pool, notes, seed, session, load)
     except pmlog.FencedError:
         notes[Word.ENDED] = Ended.FENCED
     except EOFError:
@@ -104,13 +105,16 @@ def write(  # noqa: PLR0917 - what a process is started with
         pool.close()
 
 
-def _write(connection: Any, pool: pmlog.Pool, notes: Notes, seed: int, session: int) -> None:
+def _write(  # noqa: PLR0917 - the same
+    connection: Any, pool: pmlog.Pool, notes: Notes, seed: int, session: int, load: int
+) -> None:
     rng = random.Random(f"{seed}/{session}")
     values = pool.dict("values")
     sessions = pool.dict("sessions")
     items = pool.deque("items")
     last = pool.array("last", shape=(2,), dtype="i8")
     blob = pool.region("blob", SLOTS * 64)
+    ballast = pool.region("ballast", load) if load else None
     first = number = int(last[0]) + 1
     epoch = pool.position.epoch
     notes[Word.EPOCH] = epoch
@@ -126,6 +130,8 @@ def _write(connection: Any, pool: pmlog.Pool, notes: Notes, seed: int, session: 
                 if len(items) > ITEMS:
                     items.popleft()
                 blob.write(*blob_at(session, number))
+                if ballast is not None:
+                    ballast.write(0, rng.randbytes(load))
                 last[:] = [number, session]
         except (pmlog.CapacityError, pmlog.PoolFrozenError):
             if connection.poll(0.002):  # a receiver is behind, or power is away: nothing changed
@@ -141,5 +147,6 @@ def _write(connection: Any, pool: pmlog.Pool, notes: Notes, seed: int, session: 
             if connection.poll():
                 notes[Word.ENDED] = Ended.TOLD
                 return
-            time.sleep(0.001)
+            if not load:
+                time.sleep(0.001)
         number += 1
