@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pmlog import limits
 from pmlog.addresses import Address
@@ -219,6 +220,7 @@ async def serve(
         app,
         access_log=None,
         auto_decompress=False,
+        logger=_server_log(app[REFUSALS]),
         keepalive_timeout=REQUEST_TIMEOUT_S,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
     )
@@ -237,6 +239,23 @@ async def serve(
             listener.close()
     finally:
         await runner.cleanup()
+
+
+def _server_log(refusals: Refusals) -> logging.Logger:
+    """Make what aiohttp logs to: it writes a traceback for each request that is none."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            refusals.count("malformed", None, "")
+            return False
+        return True
+
+    # Not a registered one: each service counts for itself.
+    log = logging.Logger("http.server")
+    log.parent = _log
+    log.addFilter(is_ours)
+    return log
 
 
 async def _bind(address: Address) -> socket.socket:

@@ -132,6 +132,22 @@ async def test_requests_that_are_refused(
         assert answer.status == status
 
 
+@pytest.mark.parametrize(
+    "start",
+    [b"rubbish\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"],
+)
+async def test_what_is_no_request(
+    served: tuple[pmlog.Pool, str], start: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no HTTP is refused, and leaves no traceback for each in the log."""
+    for _ in range(5):
+        reader, writer = await connect(served[1])
+        writer.write(start + b"\r\n\r\n")
+        assert await is_closed(reader)
+        writer.close()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_stream_for_a_web_page(served: tuple[pmlog.Pool, str]) -> None:
     """A page that an operator has open cannot be a receiver: its hello could fence the pool."""
     async with aiohttp.ClientSession() as client:
