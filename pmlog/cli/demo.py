@@ -96,7 +96,7 @@ def _run(  # noqa: PLR0917 - as the command's options
     is_in_memory = memory is not None and host.stat().st_dev == memory.stat().st_dev
     battery = battery or ("sim:2s" if is_in_memory else "60s")
     # As Ctrl-C: no process of the demo may outlive it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with choose(as_json=as_json, flights=flights) as show:
             outcome = play(make_plan(seed, flights), host, elsewhere, battery, show)
@@ -106,6 +106,7 @@ def _run(  # noqa: PLR0917 - as the command's options
         elif keep:
             print(f"kept: {elsewhere}")
     finally:
+        signal.signal(signal.SIGTERM, before)
         shutil.rmtree(host, ignore_errors=True)
         if not keep:
             shutil.rmtree(elsewhere, ignore_errors=True)

@@ -164,7 +164,7 @@ def troubles(outcome: Outcome) -> list[str]:
     texts = [*outcome.shown, *(f"pmlog check: {fault}" for fault in outcome.faults)]
     if outcome.lost:
         texts.append(f"{outcome.lost} acknowledged transactions were lost")
-    if not outcome.sealed:
+    if not outcome.complete:
         texts.append("the log was not sealed before the host was lost")
     return texts
 

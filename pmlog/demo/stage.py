@@ -247,24 +247,25 @@ class Stage:
         self.kill("shipper")
         shutil.rmtree(self.host)
 
-    def promote(self, *, accept_loss: bool) -> dict[str, Any]:
-        """Promote the receiver, by the command that an operator types.
-
-        Args:
-            accept_loss: Take what is there.
+    def promote(self) -> dict[str, Any]:
+        """Promote the receiver as an operator does: if that is refused, take what is there.
 
         Returns:
-            Its answer.
+            The receiver's answer; `complete` says whether anything may be missing.
 
         Raises:
-            DemoError: It is refused.
+            DemoError: It is refused all the same.
         """
-        command = [
-            sys.executable, "-m", "pmlog.cli", "promote", self._urls["receiver"], "--json",
-            *(["--accept-loss"] if accept_loss else []),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = self._promote()
+        if done.returncode:
+            done = self._promote("--accept-loss")
         if done.returncode:
             raise DemoError(f"the receiver was not promoted: {done.stdout}{done.stderr}")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
+
+    def _promote(self, *options: str) -> "subprocess.CompletedProcess[str]":
+        command = (
+            sys.executable, "-m", "pmlog.cli", "promote", self._urls["receiver"], "--json", *options,
+        )  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import pmlog
+from pmlog.cli.demo import demo
 from pmlog.demo import flights as flights_module
+from pmlog.demo import play
 from pmlog.demo.acknowledgements import Acknowledgements
 from pmlog.demo.application import FlightDesk
 from pmlog.demo.compare import compare, compute
@@ -24,7 +28,8 @@ from pmlog.demo.flights import FLIGHTS_MAX, Flight, archive, read_flights
 from pmlog.demo.meter import Meter
 from pmlog.demo.plan import KILLS, make_plan
 from pmlog.demo.report import Life, Outcome
-from tests.e2e.services import ROOT
+from pmlog.demo.stage import Stage
+from tests.e2e.services import ROOT, until
 from tests.support import PATIENCE_S, OpenPool, faults_of
 
 FLIGHTS = 6_000
@@ -73,13 +78,34 @@ def test_whole_run_and_its_comparison(memory_dir: Path, seed: int) -> None:
     assert faults_of(pool) == []
 
 
-def test_battery_too_short(memory_dir: Path, seed: int) -> None:
-    """Where the lights go out before the seal, the run says so and fails."""
-    places = ("--in", str(memory_dir), "--replica-in", str(memory_dir))
-    options = ("--flights", str(FLIGHTS), "--seed", str(seed), "--battery", "sim:1ms", "--json")
-    done = run(*options, *places)
-    assert done.returncode == 1, done.stdout + done.stderr
-    known = json.loads(done.stdout)
+class Sabotaged(Stage):
+    """A host that is lost without a word, while its shipper stands still and its writer does not."""
+
+    def fail_power(self) -> dict[str, Any] | None:
+        """Stop the shipper, let the application commit some more, and kill the shipper."""
+        self._battery = ""  # nobody waits for the lights to go out
+        shipper = self._processes["shipper"]
+        with Acknowledgements(self.acknowledgements_path()) as life:
+            shipper.send_signal(signal.SIGSTOP)
+            count = life.committed_count
+            until(lambda: life.committed_count > count + 100)
+        shipper.kill()
+        return None
+
+
+def test_a_loss_is_a_failure(
+    memory_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: int
+) -> None:
+    """Where acknowledged transactions are lost, the run counts them and ends with exit code 1."""
+    monkeypatch.setattr(play, "Stage", Sabotaged)
+    with pytest.raises(typer.Exit) as caught:
+        demo(
+            flights=100_000, seed=seed, folder=memory_dir, replica=memory_dir, battery="60s",
+            as_json=True,
+        )  # fmt: skip
+    assert caught.value.exit_code == 1
+    known = json.loads(capsys.readouterr().out)
+    assert known["transactions_lost"] > 100
     assert (known["good"], known["sealed"], known["complete"]) == (False, False, False)
     # What was lost was only lost: what is there is right.
     assert (known["fields_different"], known["faults"]) == (0, [])
@@ -185,7 +211,6 @@ def good(**changes: Any) -> Outcome:
     [
         {"lives": [Life(0, 4, 0.0, 1.0), Life(3, 10, 0.0, 1.0)]},
         {"lives": [Life(0, 4, 0.0, 1.0), Life(4, 9, 0.0, 1.0)]},
-        {"sealed": False},
         {"complete": False},
         {"fields": 0},
         {"differences": 1},
