@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pmlog.errors import ClosedError, MediumError
+from pmlog.errors import ClosedError, MediumError, PmlogError
 from pmlog.pool import Pool
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def serve(
     )
     try:
         return Serving(pool.path, Background(config))
+    except PmlogError:
+        raise  # some are OSErrors too
     except OSError as error:
         raise MediumError(
             f"cannot listen at {listen}: {error}", hint="port 0 takes any free one"

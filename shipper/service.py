@@ -96,11 +96,24 @@ async def _beat(app: web.Application) -> None:
                 await pool.beat()
             except PmlogError as error:
                 failure = str(error)
+            _note_risk(pool)
             if failure is not None and pool.failure is None:
                 note(_log, "pool failed", level=logging.ERROR, pool=pool.path, reason=failure)
             elif failure is None and pool.failure is not None:
                 note(_log, "pool recovered", pool=pool.path)
             pool.failure = failure
+
+
+def _note_risk(pool: SharedPool) -> None:
+    """Log that a pool has come to be at risk, or is no longer; at most once a beat."""
+    verdict = pool.verdict
+    if verdict.at_risk != pool.was_at_risk:
+        pool.was_at_risk = verdict.at_risk
+        note(
+            _log, "at risk entered" if verdict.at_risk else "at risk left",
+            level=logging.WARNING, pool=pool.path, bytes=verdict.bytes,
+            limit_bytes=verdict.limit_bytes, missing_bytes=verdict.missing_bytes,
+        )  # fmt: skip
 
 
 async def _end_sessions(app: web.Application) -> None:

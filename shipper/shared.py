@@ -97,6 +97,8 @@ class SharedPool:
             len(config.pools),
         )
         self.verdict = backlog.Verdict()
+        self.was_at_risk = False
+        """What was logged last."""
         """How the backlog stood when it was published last."""
         self.level = Progress()
         """What was published last."""

@@ -19,6 +19,8 @@ def check(
     Nothing is changed, and a writer may be at work meanwhile.
     Exit code 0: none; 1: at least one.
 
+    Example: pmlog check /dev/shm/orders --json
+
     Raises:
         Exit: There are faults.
     """

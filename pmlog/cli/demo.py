@@ -58,6 +58,8 @@ def demo(  # noqa: PLR0917 - options of a command
     In the end every field is compared with the same computation in plain Python.
     Exit code 0 only if all are the same and no acknowledged transaction was lost.
 
+    Example: pmlog demo
+
     Raises:
         Exit: Something was lost or differs.
     """

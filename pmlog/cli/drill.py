@@ -33,6 +33,8 @@ def drill(
     The pool is only read, and a writer may be at work meanwhile.
     Exit code 0: all is well; 1: the checker found faults, or the command failed.
 
+    Example: pmlog drill /dev/shm/orders
+
     Raises:
         Exit: Not all is well.
     """

@@ -28,6 +28,8 @@ def dump(
     """List the log's records, from the checkpoint or an LSN on.
 
     Nothing is changed, and a writer may be at work meanwhile.
+
+    Example: pmlog dump /dev/shm/orders
     """
     with reported(), LogReader(pool, None if lsn is None else _parse(lsn)) as reader:
         for record in islice(reader.records(), limit):

@@ -22,6 +22,8 @@ def info(
     """Tell what a pool is and holds: figures, containers, who writes it, who consumes its log.
 
     Nothing is changed, and a writer may be at work meanwhile.
+
+    Example: pmlog info /dev/shm/orders
     """
     with reported():
         facts = _facts(pool)

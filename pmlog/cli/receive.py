@@ -12,7 +12,7 @@ from pmlog import limits, security
 from pmlog.addresses import parse_listen, parse_source
 from pmlog.cli import reported
 from pmlog.cli.options import LogLevel, TlsCa, TlsCert, TlsKey, TokenFile
-from pmlog.errors import ConfigError, MediumError
+from pmlog.errors import ConfigError, MediumError, PmlogError
 
 
 def receive(  # noqa: PLR0917 - options of a command
@@ -88,8 +88,13 @@ def receive(  # noqa: PLR0917 - options of a command
         )
         try:
             run(config, log_level)
+        except PmlogError:
+            raise  # some are OSErrors too
         except OSError as error:
-            raise MediumError(f"cannot listen at {listen}: {error}") from error
+            raise MediumError(
+                f"cannot listen at {listen}: {error}",
+                hint="is another service there? port 0 takes any free one",
+            ) from error
 
 
 def _take(folder: Path, source: Path, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from pmlog import security
 from pmlog.addresses import parse_listen
 from pmlog.cli import reported
 from pmlog.cli.options import LogLevel, TlsCa, TlsCert, TlsKey, TokenFile
-from pmlog.errors import ConfigError, MediumError
+from pmlog.errors import ConfigError, MediumError, PmlogError
 
 
 def ship(  # noqa: PLR0917 - options of a command
@@ -86,7 +86,12 @@ def ship(  # noqa: PLR0917 - options of a command
         )
         try:
             code = run(config, log_level)
+        except PmlogError:
+            raise  # some are OSErrors too
         except OSError as error:
-            raise MediumError(f"cannot listen at {listen}: {error}") from error
+            raise MediumError(
+                f"cannot listen at {listen}: {error}",
+                hint="is another service there? port 0 takes any free one",
+            ) from error
     if code:
         raise typer.Exit(code)
