@@ -15,7 +15,7 @@ Two things bound the backlog:
 Invariants:
 
 1. If the log ends at or below `lsn_limit`, then K receivers, and all required ones, lack no more
-   than their limit; but for one byte, so that one record at a time goes on where nothing else can,
+   than their limit, counted from `lsn_base` where their copies are not whole; but for one byte, so that one record at a time goes on where nothing else can,
    and a better rate can show.
 2. `at_risk` is false only if, with what was measured, everything can be shipped in time.
 """
@@ -147,6 +147,8 @@ class Copy:
     """It has said something on this connection: one that only listens holds nobody up."""
     is_whole: bool = True
     """It could be promoted: no baseline is missing."""
+    is_seen: bool = True
+    """It has been here since the shipper began; of others only a slot tells, which may be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ def delay_ns(backlog_bytes: int, limit: int) -> int:
 
 
 def judge(
-    copies: Sequence[Copy], policy: Policy, *, lsn_end: int, lsn_start: int, ring_bytes: int
+    copies: Sequence[Copy], policy: Policy, *, lsn_end: int, lsn_base: int, ring_bytes: int
 ) -> Verdict:
     """Decide how a pool stands, and how far its writer may go.
 
@@ -208,21 +210,22 @@ def judge(
         copies: All receivers that are known, and required ones that are not yet.
         policy: What bounds the backlog.
         lsn_end: End of the log.
-        lsn_start: Where it ended when the shipper began: from there on writers have credit for
-            receivers that nobody has seen yet.
+        lsn_base: What K whole copies had, the last time that there were so many; at first where the
+            log ended when the shipper began. From there on writers have credit while receivers
+            take a baseline, or nobody has seen them yet: once, however often they begin anew.
         ring_bytes: Size of the log.
 
     Returns:
         The verdict.
     """
-    unseen = [Copy(lsn_start, is_whole=False)] * max(0, policy.require - len(copies))
+    unseen = [Copy(lsn_base, is_whole=False)] * max(0, policy.require - len(copies))
     everyone = [*copies, *unseen]
     bounds = [bound for bound in (_ring(copies, policy, lsn_end, ring_bytes),) if bound]
     risk: _Place | None = None
     if policy.is_bounded:
-        credit = _decisive(everyone, policy, trust_partial=True)
+        credit = _decisive(everyone, policy, lsn_base)
         bounds.append(_Place(credit.durable, max(1, int(credit.limit * HIGH)), credit.copy))
-        risk = _decisive(everyone, policy, trust_partial=False)
+        risk = _decisive(everyone, policy)
     held = min(bounds, key=lambda one: one.allowed, default=None)
     place = risk or _kth(everyone, policy)
     lacking = max(0, lsn_end - place.durable)
@@ -240,14 +243,14 @@ def judge(
     )
 
 
-def _decisive(copies: Sequence[Copy], policy: Policy, *, trust_partial: bool) -> _Place:
+def _decisive(copies: Sequence[Copy], policy: Policy, lsn_base: int | None = None) -> _Place:
     """Find the K-th best copy, or the required one that is behind it.
 
     Args:
         copies: At least K.
         policy: What bounds the backlog.
-        trust_partial: Whether what is durable in an incomplete copy counts: for credit, since the
-            rest is on its way, but not for what would be lost.
+        lsn_base: For credit: what counts as durable in copies that are not whole. None: nothing
+            does, since their log alone does not complete them; that is what would be lost.
 
     Returns:
         It, its limit, and what counts as durable there.
@@ -255,10 +258,13 @@ def _decisive(copies: Sequence[Copy], policy: Policy, *, trust_partial: bool) ->
     places = []
     for copy in copies:
         limit = limit_bytes(policy, copy.bytes_per_s) or 0
-        if not copy.is_whole and not trust_partial:
-            places.append(_Place(LSN_FIRST, 0, copy))  # the log alone does not complete it
-        else:
+        if copy.is_whole:
             places.append(_Place(copy.durable, limit, copy))
+        elif lsn_base is None:
+            places.append(_Place(LSN_FIRST, 0, copy))
+        else:
+            durable = lsn_base if copy.is_seen else min(lsn_base, copy.durable)
+            places.append(_Place(durable, limit, copy))
     kth = sorted(places, key=lambda one: one.allowed, reverse=True)[policy.require - 1]
     required = [one for one in places if one.copy.is_required]
     return min([kth, *required], key=lambda one: one.allowed)
@@ -266,7 +272,7 @@ def _decisive(copies: Sequence[Copy], policy: Policy, *, trust_partial: bool) ->
 
 def _kth(copies: Sequence[Copy], policy: Policy) -> _Place:
     unbounded = Policy(policy.require, max_lag=MaxLag(bytes=0))
-    return _decisive(copies, unbounded, trust_partial=False)
+    return _decisive(copies, unbounded)
 
 
 def _ring(copies: Sequence[Copy], policy: Policy, lsn_end: int, ring_bytes: int) -> _Place | None:

@@ -74,6 +74,8 @@ class SharedPool:
         self.totals = Totals()
         self._is_partial: set[str] = set()
         """Receivers of which it is not known that what they have is of use: levels ignore them."""
+        self._is_unseen: set[str] = set()
+        """Of those, the ones of which only a slot tells."""
         self.seal_lsn: int | None = None
         self.told: tuple[str, ...] = ()
         """Receivers and vaults that may hold the seal."""
@@ -102,7 +104,6 @@ class SharedPool:
         """How the backlog stood when it was published last."""
         self.level = Progress()
         """What was published last."""
-        self._lsn_start = self.reader.lsn_durable or self.reader.mark().lsn
         self._live = _is_live(self.reader)
         self._tail = tail
         self._tailer = tail(self.reader, self.wake_all)
@@ -112,6 +113,10 @@ class SharedPool:
             lsn = consumer.lsn_acked
             self.progress[consumer.name] = Progress(lsn, lsn, lsn)
             self._is_partial.add(consumer.name)
+            self._is_unseen.add(consumer.name)
+        begun = self.reader.lsn_durable or self.reader.mark().lsn
+        self._lsn_base = reached(self.progress.values(), config.require).durable or begun
+        """What K whole copies had, the last time that there were so many, as far as is known."""
 
     # ---- the log -------------------------------------------------------------------------------
 
@@ -224,6 +229,7 @@ class SharedPool:
 
     def _note(self, session: "Session", progress: Progress) -> None:
         self.progress[session.name] = progress
+        self._is_unseen.discard(session.name)
         if progress.durable >= session.whole_lsn:
             self._is_partial.discard(session.name)
         else:
@@ -245,11 +251,12 @@ class SharedPool:
         # A promotion of an incomplete copy is refused: what it has vouches for nothing yet.
         whole = (one for name, one in self.progress.items() if name not in self._is_partial)
         level = reached(whole, self.config.require)
+        self._lsn_base = max(self._lsn_base, level.durable)
         verdict = backlog.judge(
             self._copies(),
             self.policy,
             lsn_end=self.lsn_end,
-            lsn_start=self._lsn_start,
+            lsn_base=self._lsn_base,
             ring_bytes=self.identity.ring_bytes,
         )
         self.level, self.verdict = level, verdict
@@ -268,12 +275,13 @@ class SharedPool:
                 is_connected=name in self.sessions,
                 is_answering=name in self.sessions and self.sessions[name].is_answering,
                 is_whole=name not in self._is_partial,
+                is_seen=name not in self._is_unseen,
             )
             for name, progress in self.progress.items()
         ]
         unseen = required - set(self.progress)
         return known + [
-            backlog.Copy(self._lsn_start, is_required=True, is_whole=False) for _ in unseen
+            backlog.Copy(self._lsn_base, is_required=True, is_whole=False) for _ in unseen
         ]
 
     def _rate(self, name: str) -> Rate:
@@ -309,6 +317,7 @@ class SharedPool:
         self.progress.pop(name, None)
         self.rates.pop(name, None)
         self._is_partial.discard(name)
+        self._is_unseen.discard(name)
         try:
             self.reader.claim(name).release()
         except PmlogError:

@@ -17,11 +17,18 @@ _PAUSE_S = 0.05
 
 
 class Mute:
-    """A receiver that takes all it is sent and never acknowledges a byte; it dials again for ever."""
+    """A receiver that takes all it is sent and never acknowledges a byte; it dials again for ever.
 
-    def __init__(self, port: int, name: str = "mute") -> None:
+    Args:
+        port: The shipper's.
+        name: Its name.
+        is_restless: It wants a baseline, and hangs up as soon as it is to begin.
+    """
+
+    def __init__(self, port: int, name: str = "mute", *, is_restless: bool = False) -> None:
         self._url = f"http://127.0.0.1:{port}/v1/pools/any/stream"
         self._name = name
+        self._is_restless = is_restless
         self._stop = threading.Event()
         self.received_bytes = 0
         self.answers: list[str] = []
@@ -39,11 +46,15 @@ class Mute:
 
     async def _dial(self, session: aiohttp.ClientSession) -> None:
         async with session.ws_connect(self._url, max_msg_size=wire.FRAME_BYTES_MAX) as socket:
-            hello = wire.Hello(version=wire.VERSION, pool="any", name=self._name)
+            hello = wire.Hello(
+                version=wire.VERSION, pool="any", name=self._name, rebuild=self._is_restless
+            )
             await socket.send_str(wire.encode_message(hello))
             first = wire.decode_from_shipper((await socket.receive()).data)
             self.answers.append(type(first).__name__)
             self.connected.set()
+            if self._is_restless:
+                return
             while not self._stop.is_set():
                 try:
                     message = await socket.receive(timeout=_PAUSE_S)

@@ -107,6 +107,26 @@ def test_bound_is_never_passed(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_beginning_anew_gives_no_credit(cluster: Cluster) -> None:
+    """A receiver that begins one baseline after the other has nothing, and the bound stays."""
+    with pmlog.open(cluster.pool, **ROOMY) as pool:
+        region = pool.region("r", 30_000)
+        begin = pool.position.lsn
+        shipper = cluster.shipper("--max-lag", "1MiB")
+        with Mute(shipper.port, is_restless=True) as mute:
+            assert mute.connected.wait(PATIENCE_S)
+            for _ in range(4):
+                fill(region)
+                pool.checkpoint()  # the next baseline begins here
+                count = len(mute.answers)
+                until(lambda count=count: len(mute.answers) > count + 2)  # type: ignore[misc]
+            assert set(mute.answers) == {"Baseline"}
+            assert 0 < pool.position.lsn - begin <= BOUND
+            assert shipped(shipper)["backlog"]["at_risk"]
+    assert faults_of(cluster.pool) == []
+
+
+@pytest.mark.usefixtures("impatient")
 def test_bound_outlives_the_writer(cluster: Cluster) -> None:
     """A writer that is opened again under the same shipper has no more credit than before."""
     with pmlog.open(cluster.pool, **ROOMY) as pool:

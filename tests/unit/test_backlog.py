@@ -105,6 +105,7 @@ copies = st.lists(
         is_connected=st.booleans(),
         is_answering=st.booleans(),
         is_whole=st.booleans(),
+        is_seen=st.booleans(),
     ),
     max_size=6,
 )
@@ -112,7 +113,7 @@ copies = st.lists(
 
 def decide(all_copies: list[Copy], policy: Policy, end: int, start: int = 4096) -> Verdict:
     """Judge, with the ring of these tests."""
-    return judge(all_copies, policy, lsn_end=end, lsn_start=start, ring_bytes=RING)
+    return judge(all_copies, policy, lsn_end=end, lsn_base=start, ring_bytes=RING)
 
 
 @given(copies, policies, lsns, lsns)
@@ -128,7 +129,10 @@ def test_credit_is_what_can_be_shipped(
     def lets(copy: Copy) -> bool:
         limit = limit_bytes(policy, copy.bytes_per_s)
         assert limit is not None
-        return verdict.lsn_limit - copy.durable <= max(limit * backlog.HIGH, 1)
+        durable = copy.durable if copy.is_whole else start
+        if not copy.is_whole and not copy.is_seen:
+            durable = min(start, copy.durable)
+        return verdict.lsn_limit - durable <= max(limit * backlog.HIGH, 1)
 
     everyone = [*all_copies, *unseen]
     assert sum(lets(copy) for copy in everyone) >= policy.require
@@ -186,6 +190,19 @@ def test_nobody_was_seen_yet() -> None:
     assert verdict.missing_bytes == verdict.bytes
     assert verdict.limit_bytes == 1000
     assert decide([], policy, end=100_950, start=100_000).is_blocked
+
+
+def test_beginning_anew_gives_no_credit() -> None:
+    """A receiver that takes one baseline after the other moves no writer's limit on."""
+    policy = Policy(max_lag=MaxLag(bytes=1000))
+    limits = {
+        decide([Copy(mark, is_whole=False, is_connected=True)], policy, 90_000, 50_000).lsn_limit
+        for mark in (10_000, 60_000, 90_000)
+    }
+    assert limits == {50_950}
+    # One that only a slot tells of counts with that.
+    slot = Copy(40_000, is_whole=False, is_seen=False)
+    assert decide([slot], policy, 90_000, 50_000).lsn_limit == 40_950
 
 
 def test_nothing_can_be_shipped() -> None:
