@@ -152,13 +152,17 @@ class Cluster:
         """Return where a receiver's replica is."""
         return self.folder / name / "pool"
 
+    def make_pool(self) -> None:
+        """Make the pool, small."""
+        pmlog.open(self.pool, size="1MiB", log_size="4MiB").close()
+
     def image_bytes(self) -> int:
         """Return the size of the pool's image."""
         return (self.pool / "image").stat().st_size
 
     def pair(self, *shipper: str, receiver: tuple[str, ...] = ()) -> tuple[Service, Service]:
         """Make the pool; return a shipper of it and a receiver that is connected."""
-        pmlog.open(self.pool, size="1MiB", log_size="4MiB").close()
+        self.make_pool()
         source = self.shipper(*shipper)
         target = self.receiver("one", source.port, *receiver)
         until(lambda: status(target)["state"] == "receiving")
