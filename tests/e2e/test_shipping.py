@@ -333,3 +333,17 @@ def test_not_able(cluster: Cluster) -> None:
     assert receiver.ask("/healthz") == (200, {"ok": True})
     said = [json.loads(line) for line in (cluster.folder / "shipper.log").read_text().splitlines()]
     assert {"receiver connected", "pool failed"} <= {line["event"] for line in said}
+
+
+def test_receiver_not_able(cluster: Cluster) -> None:
+    """A receiver that cannot store a mark says 503 and nobody counts it as sealed, until it can."""
+    shipper, receiver = cluster.pair()
+    blocked = cluster.folder / "one" / "seal"
+    blocked.mkdir()  # where a file has to be
+    code, answer = shipper.ask("/v1/power-loss", "POST", {"timeout_s": 1})
+    assert (code, answer["sealed"]) == (409, False)
+    until(lambda: receiver.ask("/healthz") == (503, {"ok": False}))
+    assert b"pmlog_replica_up 0.0" in receiver.read("/metrics")
+    blocked.rmdir()
+    until(lambda: status(receiver)["sealed"])
+    until(lambda: receiver.ask("/healthz") == (200, {"ok": True}))
