@@ -50,6 +50,21 @@ def kinds_of(mountinfo: str) -> dict[tuple[int, int], str]:
     return kinds
 
 
+def kind_of(path: str) -> str:
+    """Tell on what kind of file system a folder is.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        Its name, as mounts show it.
+    """
+    device = os.stat(path).st_dev
+    with open("/proc/self/mountinfo") as file:
+        kinds = kinds_of(file.read())
+    return kinds.get((os.major(device), os.minor(device)), "an unknown file system")
+
+
 def examine(path: str) -> Doomed:
     """Make sure that a pool may be removed when a simulated battery ends.
 
@@ -64,9 +79,7 @@ def examine(path: str) -> Doomed:
     """
     real = os.path.realpath(path)
     about = os.stat(real)
-    with open("/proc/self/mountinfo") as file:
-        kinds = kinds_of(file.read())
-    kind = kinds.get((os.major(about.st_dev), os.minor(about.st_dev)), "an unknown file system")
+    kind = kind_of(real)
     if kind != "tmpfs":
         raise ConfigError(
             f"--battery sim: removes the pools at its end, and {path} is on {kind}",

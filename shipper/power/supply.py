@@ -6,12 +6,15 @@ It is back when every one of those has said that, or the operator has.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from pmlog import logs
+from pmlog.errors import ConfigError
 from shipper.battery import SimulatedBattery
 from shipper.config import Config
 from shipper.power import lights
@@ -57,6 +60,8 @@ class Supply:
         if config.battery is not None and config.battery.is_simulated:
             self._doomed = [lights.examine(path) for path in config.pools]
             self._simulated = SimulatedBattery(config.battery.seconds, clock)
+        if config.vault is not None:
+            _prepare(config.vault)
         specs = parse_powers(config.power)
         self._ends_with = {spec.text for spec in specs if spec.kind == "term"}
         self._sources: list[Source] = [spec.make() for spec in specs]
@@ -223,6 +228,21 @@ class Supply:
             "last_error": saver.last_error,
             "sources": {source.name: source.last_error for source in self._sources},
         }
+
+
+def _prepare(vaults: Path) -> None:
+    """Find out at the start, not on battery, that there is nowhere to write."""
+    try:
+        vaults.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--vault {vaults}: {error}") from error
+    if not os.access(vaults, os.W_OK | os.X_OK):
+        raise ConfigError(f"--vault {vaults}: it cannot be written")
+    if lights.kind_of(str(vaults)) == "tmpfs":
+        logs.note(
+            _log, "the vault is in memory and will not survive", level=logging.WARNING,
+            vault=str(vaults),
+        )  # fmt: skip
 
 
 def _note_end(task: asyncio.Task[None]) -> None:

@@ -28,7 +28,8 @@ def mentions(pattern: re.Pattern[str]) -> list[tuple[str, tuple[str, ...]]]:
 def names_in(path: Path) -> set[str]:
     """Return the functions and classes that a Python file defines at its top."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return {node.name for node in tree.body if isinstance(node, kinds)}
 
 
 def test_tests() -> None:
