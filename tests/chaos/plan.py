@@ -45,6 +45,8 @@ class Plan:
     """How long there is power once its loss was announced."""
     is_simulated: bool
     """The shipper has a simulated battery, at whose end it dies and the pool is gone."""
+    kills_promoter_s: float | None = None
+    """The receiver is killed so soon after it was told to take over."""
     returns: str = ""
     """Afterwards the others follow the survivor, the old primary too if there is one; seal: the
     survivor is given up in turn, sealed; kill: whoever returns is killed on the way."""
@@ -81,6 +83,7 @@ def make_plan(seed: int) -> Plan:
         is_healed=rng.random() < 0.6,
         battery_s=rng.choice((0.2, 1.0, 3.0)),
         is_simulated=has_full_battery and rng.random() < 0.6,
+        kills_promoter_s=rng.uniform(0, 0.02) if rng.random() < 0.25 else None,
         returns=rng.choice(("", "", "seal", "kill")) if ending != "promotion" else "",
     )
 

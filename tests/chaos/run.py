@@ -235,7 +235,7 @@ class Run:
             self.log("power is off: the host is lost")
             world.lose_host()
         self.promote(must_be_complete=False, is_furthest=False)
-        if world.pool.exists():
+        if world.pool.exists() and self.promotions:
             world.heal()
             world.start_writer()
             until(lambda: world.ended() is Ended.FENCED, "the old primary's writer is fenced")
@@ -259,12 +259,12 @@ class Run:
         )
         for name in order:
             receiver = world.receivers[name]
-            code, answer = receiver.ask("/v1/promote", "POST")
+            code, answer = self._ask_promotion(receiver, None)
             self.log(f"promote {name}: {code} {answer}")
             if code == 409 and not must_be_complete:
                 if known[name]["sealed"]:
                     raise BrokenRunError(f"{name} is sealed, and its promotion is refused")
-                code, answer = receiver.ask("/v1/promote", "POST", {"accept_loss": True})
+                code, answer = self._ask_promotion(receiver, {"accept_loss": True})
                 self.log(f"promote {name} with loss: {code} {answer}")
                 if code == 200 and answer["complete"]:
                     raise BrokenRunError("a promotion with loss calls itself complete")
@@ -278,6 +278,22 @@ class Run:
             raise BrokenRunError(f"{acknowledged} was acknowledged, and nobody can be promoted")
         self.log("nobody can be promoted, and nothing was acknowledged")
         self.figures["nobody"] = 1
+
+    def _ask_promotion(self, receiver: Service, body: Any) -> tuple[int, Any]:
+        """Promote; in some runs the receiver is killed on the way, and has to finish it."""
+        if self.plan.kills_promoter_s is None:
+            return receiver.ask("/v1/promote", "POST", body)
+        asking = threading.Thread(target=receiver.ask, args=("/v1/promote", "POST", body))
+        asking.start()
+        time.sleep(self.plan.kills_promoter_s)
+        receiver.kill()
+        asking.join()
+        receiver.start()
+        said = receiver.ask("/v1/status")[1]
+        self.log(f"{receiver.name} was killed while it was promoted: {said['state']}")
+        if said["state"] != "promoted":
+            return receiver.ask("/v1/promote", "POST", body)
+        return 200, said
 
     def _note_promotion(self, name: str, answer: dict[str, Any], *, is_furthest: bool) -> None:
         self.survivor = Path(answer["path"])
