@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from pmlog.cli import ExitCode, register
+from pmlog.cli import register
 from tests.format.commands import lines_in, parse, words_of
 from tests.format.tables import DOCS, ROOT, tables
 
@@ -88,11 +88,3 @@ def test_wrong_lines_are_refused(line: str) -> None:
     assert words is not None
     with pytest.raises(Exception):  # noqa: B017, PT011 - of the parser's many kinds
         parse(words)
-
-
-def test_exit_codes() -> None:
-    """The table of exit codes in docs/operations.md is the program's."""
-    rows = next(rows for heading, rows in tables(DOCS / "operations.md") if heading == "Exit codes")
-    assert [(int(row["code"]), row["name"]) for row in rows] == [
-        (code.value, code.name) for code in ExitCode
-    ]

@@ -53,25 +53,29 @@ class Shop:
         self.outbox = pool.deque("outbox")
         self.counters = pool.array("counters", shape=(3,), dtype="i8")
 
+    # Commits are made in threads: while a shipper's bound is reached they wait, and the event loop
+    # goes on. Looking first and changing then is one transaction, which others wait for.
+
     def place(self, order: Order) -> bool:
         """Place an order; say whether it is new."""
-        if order.reference in self.orders:
-            return False
         with self.pool.transaction():
+            if order.reference in self.orders:
+                return False
             self.orders[order.reference] = order
             self._tell(order.reference, "placed")
             self.counters[PLACED] += 1
             self.counters[REVENUE_CENTS] += order.quantity * order.price_cents
         return True
 
-    def cancel(self, order: Order) -> Order:
-        """Cancel an order; again changes nothing."""
-        if order.state == "cancelled":
-            return order
-        cancelled = msgspec.structs.replace(order, state="cancelled")
+    def cancel(self, reference: str) -> Order | None:
+        """Cancel an order, if there is one; again changes nothing."""
         with self.pool.transaction():
-            self.orders[order.reference] = cancelled
-            self._tell(order.reference, "cancelled")
+            order: Order | None = self.orders.get(reference)
+            if order is None or order.state == "cancelled":
+                return order
+            cancelled = msgspec.structs.replace(order, state="cancelled")
+            self.orders[reference] = cancelled
+            self._tell(reference, "cancelled")
             self.counters[CANCELLED] += 1
             self.counters[REVENUE_CENTS] -= order.quantity * order.price_cents
         return cancelled
@@ -94,19 +98,21 @@ async def place(request: web.Request) -> web.Response:
     except msgspec.MsgspecError as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
     shop = request.app[_shop]
-    is_new = shop.place(Order(*msgspec.structs.astuple(order)))
+    is_new = await asyncio.to_thread(shop.place, Order(*msgspec.structs.astuple(order)))
     return await answer(shop, shop.orders[order.reference], level, 201 if is_new else 200)
 
 
 async def show(request: web.Request) -> web.Response:
     """GET /orders/{reference}: an order as it stands."""
-    return web.json_response(msgspec.to_builtins(find(request)))
+    order = request.app[_shop].orders.get(request.match_info["reference"])
+    return web.json_response(msgspec.to_builtins(there(order)))
 
 
 async def cancel(request: web.Request) -> web.Response:
     """POST /orders/{reference}/cancel: cancel an order."""
     level, shop = wanted_level(request), request.app[_shop]
-    return await answer(shop, shop.cancel(find(request)), level, 200)
+    order = await asyncio.to_thread(shop.cancel, request.match_info["reference"])
+    return await answer(shop, there(order), level, 200)
 
 
 async def stats(request: web.Request) -> web.Response:
@@ -121,9 +127,8 @@ async def stats(request: web.Request) -> web.Response:
     })  # fmt: skip
 
 
-def find(request: web.Request) -> Order:
-    """Look up the order that the path names."""
-    order: Order | None = request.app[_shop].orders.get(request.match_info["reference"])
+def there(order: Order | None) -> Order:
+    """Return the order, if there is one."""
     if order is None:
         raise web.HTTPNotFound(text="there is no such order\n")
     return order
@@ -158,14 +163,20 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         raise web.HTTPServiceUnavailable(text=f"{error}\n", headers={"Retry-After": "1"}) from None
 
 
-async def deliver(shop: Shop) -> None:
-    """Send the outbox to the warehouse (here: standard output), at least once and in order."""
+async def deliver(shop: Shop, level: Level) -> None:
+    """Send the outbox to the warehouse (here: standard output), at least once and in order.
+
+    Not before it has reached the level: what the warehouse has heard of must not be lost.
+    """
     with contextlib.suppress(pmlog.PoolFrozenError, pmlog.FencedError, pmlog.ClosedError):
         while True:  # until it is cancelled, or the pool is stopped
-            while shop.outbox:
-                print(json.dumps(shop.outbox[0]), flush=True)
-                shop.outbox.popleft()
-                await asyncio.sleep(0)
+            with contextlib.suppress(
+                pmlog.CapacityError, pmlog.WaitTimeoutError, pmlog.LevelUnavailableError
+            ):
+                while shop.outbox:
+                    await shop.pool.wait_async(level, timeout=WAIT_S)
+                    print(json.dumps(shop.outbox[0]), flush=True)
+                    await asyncio.to_thread(shop.outbox.popleft)
             await asyncio.sleep(OUTBOX_PAUSE_S)
 
 
@@ -177,7 +188,7 @@ def make_app(pool_path: str, level: str) -> web.Application:
     async def life(app: web.Application) -> AsyncIterator[None]:
         with pmlog.open(pool_path, create=False) as pool:
             app[_shop] = Shop(pool)
-            delivery = asyncio.create_task(deliver(app[_shop]))
+            delivery = asyncio.create_task(deliver(app[_shop], Level[level.upper()]))
             yield
             delivery.cancel()
             await asyncio.gather(delivery, return_exceptions=True)
