@@ -105,6 +105,20 @@ class Stop(msgspec.Struct, frozen=True):
     source: str = ""
     """power: where it was heard of first."""
 
+    def holds(self, epoch: int) -> bool:
+        """Tell whether a pool whose log has reached an epoch is stopped by this.
+
+        A promotion begins the next epoch, and needs no further store to be free of what had stopped
+        the log before; a fenced pool that has followed its successor is no longer behind it.
+
+        Args:
+            epoch: The pool's.
+
+        Returns:
+            Whether it is.
+        """
+        return self.epoch > epoch if self.why == "fenced" else self.epoch >= epoch
+
 
 def stop_of(path: str | os.PathLike[str]) -> Stop | None:
     """Tell whether a pool was stopped.

@@ -24,11 +24,13 @@ from pmlog.errors import (
     ContainerTypeError,
     FencedError,
     LevelUnavailableError,
+    PmlogError,
     PoolFrozenError,
     UsageError,
     WaitTimeoutError,
 )
 from pmlog.levels import Level
+from pmlog.log import LogReader
 from pmlog.medium import Domain, Medium, parse_domain, parse_medium
 from pmlog.position import Position
 from pmlog.sizes import parse_size
@@ -125,10 +127,20 @@ def open(
     return pool
 
 
+def _epoch_of(path: str) -> int:
+    try:
+        with LogReader(path) as reader:
+            return reader.epoch
+    except PmlogError:
+        return 0  # it cannot be told: then the stop holds
+
+
 def _must_not_be_stopped(path: str) -> None:
     if not os.path.exists(os.path.join(path, marks.STOP_NAME)):
         return
     stop = marks.stop_of(path)
+    if stop is not None and not stop.holds(_epoch_of(path)):
+        return
     if stop is not None and stop.why == "fenced":
         raise FencedError(
             f"{path}: the pool of epoch {stop.epoch} has taken over: this one is no longer the "

@@ -421,7 +421,7 @@ class SharedPool:
     async def restore_stop(self) -> None:
         """Take up again what an earlier shipper, or a host before its restart, had stopped."""
         stop = marks.stop_of(self.path)
-        if stop is None:
+        if stop is None or not stop.holds(self.reader.epoch):
             return
         if stop.why == "fenced":
             self.fence(stop.epoch)
