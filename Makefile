@@ -180,8 +180,12 @@ check: lint types analyze sanitize valgrind ## All checks that run no Python tes
 soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=30m
 	@[ -n "$(SOAK_S)" ] || { echo "make soak: TIME=$(TIME) is no time: say 600, 30m or 2h" >&2; exit 1; }
 	$(call native_build,$(NATIVE),)
-	PMLOG_CRASH_SECONDS=$(SOAK_S) "$(NATIVE)/test_crash"
+	"$(NATIVE)/test_sequences" | tee "$(BUILD)/soak.txt"
+	PMLOG_CRASH_SECONDS=$(SOAK_S) "$(NATIVE)/test_crash" | tee -a "$(BUILD)/soak.txt"
+	"$(NATIVE)/test_canaries" | tee -a "$(BUILD)/soak.txt"
 	HYPOTHESIS_PROFILE=soak PMLOG_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
+	@echo; echo "For the table of docs/testing.md:"
+	@grep -E '^test_(canaries|crash|sequences): .*;' "$(BUILD)/soak.txt" | sed "s/^/| $$(date -u +%F) | $$(git rev-parse --short HEAD) | /; s/$$/ |/"
 
 # ---- see -----------------------------------------------------------------------------------
 

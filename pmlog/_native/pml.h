@@ -362,7 +362,7 @@ int pml_tape_new(int records, struct pml_tape **out); /* records: 0 for faults o
 void pml_tape_free(struct pml_tape *tape);      /* after the pools that it recorded */
 void pml_tape_use(struct pml_tape *tape);       /* what this thread opens from now on; NULL: nothing */
 void pml_tape_fail(struct pml_tape *tape, uint32_t file, uint64_t number, int os_errno); /* that drain */
-void pml_tape_no_room(struct pml_tape *tape, uint64_t number); /* for that growth of the image */
+void pml_tape_no_room(struct pml_tape *tape, uint64_t number); /* from that growth of the image on */
 int64_t pml_tape_count(struct pml_tape *tape);  /* events; PML_E_MEMORY: some are missing */
 const struct pml_tape_event *pml_tape_event(struct pml_tape *tape, uint64_t number);
 const char *pml_tape_bytes(struct pml_tape *tape, uint64_t at);

@@ -6,7 +6,8 @@
  * that is not recorded pays nothing for it.  A recorded pool has no background thread: the same
  * program leaves the same tape.
  *
- * A tape may also make faults: the n-th drain of a file fails, the n-th growth finds no room.
+ * A tape may also make faults: the n-th drain of a file fails, from the n-th growth on there is no
+ * room.
  *
  * Invariants:
  *   1  an event is on the tape before the store, flush or drain behind it is begun, so that a prefix
@@ -186,7 +187,8 @@ int pml_tape_room(struct pml_pool *pool) {
     struct pml_tape *tape = pool->store.tape;
     if (PML_LIKELY(!tape)) return PML_OK;
     pthread_mutex_lock(&tape->mutex);
-    bool full = falls_due(&tape->growths_left);
+    bool full = tape->growths_left == 1; /* and stays so: the engine asks again for less */
+    if (tape->growths_left > 1) tape->growths_left--;
     pthread_mutex_unlock(&tape->mutex);
     return full ? pml_fail_errno(PML_E_MEDIUM, ENOSPC, "cannot reserve room for image") : PML_OK;
 }
