@@ -264,6 +264,9 @@ class Session:
                 message = await self._socket.receive(timeout=SEND_TIMEOUT_S)
                 if message.type is not WSMsgType.BINARY or len(message.data) != 16 * len(window):
                     raise ProtocolError("no digests of blocks")
+                # It forgot its seal and noted that it is incomplete before it sent these: however
+                # long the rest takes, writers need not wait for it when power returns.
+                self.has_spoken = True
                 self.is_answering = True
                 differing = await asyncio.to_thread(self._differing, image, window, message.data)
                 for offset, data in differing:

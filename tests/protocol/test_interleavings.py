@@ -22,6 +22,7 @@ import pmlog
 from pmlog import marks, wire
 from pmlog.addresses import Address
 from pmlog.identity import Identity
+from pmlog.image import blocks_of
 from pmlog.log import LogReader
 from pmlog.position import Position
 from pmlog.replica import Replica
@@ -352,3 +353,49 @@ async def test_whole_but_not_noted(memory_dir: Path, pool: pmlog.Pool) -> None:
         assert not receiver.describe()["incomplete"]
     finally:
         await receiver.stop()
+
+
+async def test_power_fails_again_before_the_seal_is_back(stage: Stage, pool: pmlog.Pool) -> None:
+    """The next seal is sent only after the answer to `unsealed`: so each answer has one meaning.
+
+    1. Sealed; power returns, `unsealed` is sent; power fails again, the next seal is sent at once.
+    2. Power returns. The answer to the first `unsealed` arrives: the writer went on.
+    3. The connection breaks before the second `unsealed`: the receiver holds the second seal.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    saving = asyncio.create_task(shipper.save())
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await saving)["sealed"]
+    restoring = asyncio.create_task(shipper.restore())
+    await peer.hear(wire.Unsealed)
+    saving = asyncio.create_task(shipper.save())
+    assert isinstance(await peer.hear(wire.Heartbeat, wire.Sealed), wire.Heartbeat)
+    assert not saving.done()  # the old seal is not taken for the new one
+    await peer.ack(end.lsn)
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await saving)["sealed"]
+    with pytest.raises(pmlog.PoolFrozenError):
+        pool.dict("words")["b"] = 2
+    restoring.cancel()
+
+
+async def test_power_returns_in_a_baseline(stage: Stage, pool: pmlog.Pool) -> None:
+    """A receiver in the middle of a long first copy holds no seal, and keeps no writer waiting."""
+    lap(pool)
+    shipper = await stage.shipper(Path(pool.path))
+    saving = asyncio.create_task(shipper.save())
+    peer = await stage.peer(shipper, "one", None)
+    await peer.hear(wire.Baseline)
+    restoring = asyncio.create_task(shipper.restore())
+    await asyncio.wait([saving], timeout=PATIENCE_S)
+    await peer.socket.send_bytes(
+        bytes(16 * len(list(blocks_of(shipper.pool.identity.image_bytes))))
+    )
+    assert (await restoring)["restored"]
+    pool.dict("words")["b"] = 2
