@@ -13,6 +13,7 @@ import typer
 from pmlog.cli import ExitCode, reported
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
+_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 _QUICK_FLIGHTS: Final = 20_000
 _FLIGHTS_MIN: Final = 1_000
 """With fewer the application is done before it can be killed."""
@@ -97,8 +98,8 @@ def _run(  # noqa: PLR0917 - as the command's options
     # The lights go out at the end of a simulated battery only where memory is lost with them.
     is_in_memory = memory is not None and host.stat().st_dev == memory.stat().st_dev
     battery = battery or ("sim:2s" if is_in_memory else "60s")
-    # As Ctrl-C: no process of the demo may outlive it.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As Ctrl-C: no process of the demo may outlive it, nor its terminal.
+    before = [signal.signal(number, signal.default_int_handler) for number in _ENDS]
     try:
         with choose(as_json=as_json, flights=flights) as show:
             outcome = play(make_plan(seed, flights), host, elsewhere, battery, show)
@@ -108,7 +109,8 @@ def _run(  # noqa: PLR0917 - as the command's options
         elif keep:
             print(f"kept: {elsewhere}")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(_ENDS, before, strict=True):
+            signal.signal(number, handler)
         shutil.rmtree(host, ignore_errors=True)
         if not keep:
             shutil.rmtree(elsewhere, ignore_errors=True)

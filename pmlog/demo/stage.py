@@ -9,10 +9,11 @@ import http.client
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ import pmlog
 from pmlog.cli.request import ask
 from pmlog.demo.acknowledgements import Acknowledgements
 from pmlog.errors import PeerUnavailableError, ProtocolError
+
+ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Whoever sends one of these to the demo wants it to end, and all that it has started."""
 
 PATIENCE_S: Final = 60.0
 LOOK_S: Final = 0.02
@@ -31,6 +35,20 @@ _ARRIVED_SHARE: Final = 0.95
 
 class DemoError(pmlog.PmlogError):
     """A process of the demo did not do what it should."""
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and its like back: a process that was started must be known, to be ended."""
+    heard: list[int] = []
+    before = [signal.signal(number, lambda number, _: heard.append(number)) for number in ENDS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(ENDS, before, strict=True):
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 class Stage:
@@ -117,12 +135,12 @@ class Stage:
         )  # fmt: skip
 
     def _start(self, name: str, *command: str, **options: Any) -> "subprocess.Popen[str]":
-        with (self.elsewhere / f"{name}.log").open("a") as log:
+        with (self.elsewhere / f"{name}.log").open("a") as log, _uninterrupted():
             process = subprocess.Popen(
                 command, stderr=log, text=True, stdin=subprocess.DEVNULL,
                 start_new_session=True, **options,
             )  # fmt: skip
-        self._processes[name] = process
+            self._processes[name] = process
         return process
 
     def _serve(self, name: str, *arguments: str) -> None:

@@ -78,6 +78,29 @@ def test_whole_run_and_its_comparison(memory_dir: Path, seed: int) -> None:
     assert faults_of(pool) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_interrupted(memory_dir: Path, number: signal.Signals) -> None:
+    """A run that is told to end leaves neither processes nor folders behind."""
+    process = subprocess.Popen(
+        [*COMMAND, "--in", str(memory_dir), "--replica-in", str(memory_dir)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: list(memory_dir.glob("pmlog-demo-elsewhere-*/acknowledged-1")))
+    process.send_signal(number)
+    assert process.wait(PATIENCE_S) == 130
+    assert list(memory_dir.iterdir()) == []
+    lines = [_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert len(lines) > 1
+    assert not any(str(memory_dir).encode() in line for line in lines)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
 class Sabotaged(Stage):
     """A host that is lost without a word, while its shipper stands still and its writer does not."""
 
