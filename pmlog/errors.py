@@ -305,6 +305,14 @@ class FencedError(ReplicationError):
     changed = False
 
 
+class IncompleteError(ReplicationError):
+    """The copy is incomplete: a baseline or a repair has begun on it and is not finished."""
+
+    changed = False
+    retryable = True
+    hint = "wait until its receiver has finished"
+
+
 class ProtocolError(ReplicationError):
     """The peer said what the protocol does not allow."""
 

@@ -26,6 +26,7 @@ from pmlog.errors import (
     LevelUnavailableError,
     PmlogError,
     PoolFrozenError,
+    ReadOnlyError,
     UsageError,
     WaitTimeoutError,
 )
@@ -95,6 +96,7 @@ def open(
         CorruptionError: It holds bytes that no crash explains.
         PoolFrozenError: Its log was handed over at a power loss.
         FencedError: Another pool was promoted in its place.
+        IncompleteError: It is a copy, and not all of it is there.
 
     Cost: a cleanly closed pool opens in the same time whatever its size; otherwise recovery takes
     time in proportion to the log since the last checkpoint.
@@ -103,6 +105,7 @@ def open(
     raw = os.fsencode(place)
     if not raw or b"\0" in raw:
         raise ConfigError(f"{place!r} is not a path")
+    marks.must_be_whole(place)
     if not readonly:
         _must_not_be_stopped(place)
     options = ffi.new("struct pml_options *")
@@ -139,9 +142,17 @@ def _must_not_be_stopped(path: str) -> None:
     if not os.path.exists(os.path.join(path, marks.STOP_NAME)):
         return
     stop = marks.stop_of(path)
-    if stop is not None and not stop.holds(_epoch_of(path)):
+    if stop is None:
+        return  # it was let go just now
+    if stop.why == "replica":
+        raise ReadOnlyError(
+            f"{path}: the pool is a replica: its log comes from another pool",
+            hint="open it with readonly=True, or make it a primary: pmlog promote",
+            path=path,
+        )
+    if not stop.holds(_epoch_of(path)):
         return
-    if stop is not None and stop.why == "fenced":
+    if stop.why == "fenced":
         raise FencedError(
             f"{path}: the pool of epoch {stop.epoch} has taken over: this one is no longer the "
             "primary",

@@ -6,16 +6,20 @@ Its format is a pool's, so that readers follow it and a shipper serves it.
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from pmlog import marks
 from pmlog._engine import failure, ffi, lib, settle
 from pmlog.errors import ClosedError, ConfigError, PmlogError
+from pmlog.history import Place, begin, promoted
 from pmlog.identity import Identity, Mark
 from pmlog.log import take_mark
 from pmlog.medium import Domain, Medium, parse_domain
 from pmlog.pool import Pool, open_options
 from pmlog.position import Position
 from pmlog.sizes import parse_size
+
+_DAMAGE: Final = frozenset({lib.PML_E_CORRUPT, lib.PML_E_FORMAT, lib.PML_E_INVARIANT})
 
 
 class Replica:
@@ -30,6 +34,7 @@ class Replica:
         domain: As for `pmlog.open`.
         background: Whether a thread brings the image up to date; otherwise that happens when the
             ring is short, and at the end.
+        rebuild: Believe nothing of it but its headers: it is of use only for a baseline.
 
     Raises:
         PoolNotFoundError: There is none, and no identity was given.
@@ -46,11 +51,15 @@ class Replica:
         max_size: int | str = "64GiB",
         domain: str = "auto",
         background: bool = True,
+        rebuild: bool = False,
     ) -> None:
         self.path = os.fsdecode(path)
         self._pool: Any = None
         options = _options(self.path, max_size, domain)
         options.flags = lib.PML_OPEN_REPLICA | (0 if background else lib.PML_OPEN_NO_THREAD)
+        options.flags |= lib.PML_OPEN_REBUILD if rebuild else 0
+        self.is_rebuilding = rebuild
+        """A baseline is to come, or under way."""
         if identity is not None:
             number = ffi.new("struct pml_identity *")
             number.pool_id = identity.pool_id.bytes
@@ -122,12 +131,35 @@ class Replica:
         self._call(lib.pml_replica_restart)
         self.lsn_next = self.position.lsn
 
+    @property
+    def is_poisoned(self) -> bool:
+        """Whether every call raises until the replica is opened again."""
+        return self._poison() != 0
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether that is because bytes have rotted: only a baseline helps."""
+        return self._poison() in _DAMAGE
+
+    def _poison(self) -> int:
+        info = ffi.new("struct pml_info *")
+        if self._pool is None or lib.pml_info(self._pool, info):
+            return 0
+        return int(info.poisoned)
+
     def prepare_baseline(self) -> None:
-        """Apply what the log holds: nothing of it may reach a block after that was stored."""
-        self._call(lib.pml_checkpoint)
+        """Make the replica of no use to anybody until `finish_baseline`.
+
+        Before this, `marks.set_incomplete` has said so. What the log holds is applied first, so
+        that fewer blocks differ.
+        """
+        if not self.is_rebuilding:
+            self._call(lib.pml_checkpoint)
+        self._call(lib.pml_replica_begin)
+        self.is_rebuilding = True
 
     def store_block(self, offset: int, data: bytes | memoryview) -> None:
-        """Store whole pages of the image; the replica is incomplete from now on.
+        """Store whole pages of the image, between `prepare_baseline` and `begin_baseline`.
 
         Args:
             offset: In the image: a multiple of a page, not before the image's body.
@@ -144,6 +176,20 @@ class Replica:
         self._call(lib.pml_replica_baseline, take_mark(mark))
         self.position = self._position()
         self.lsn_next = self.position.lsn
+
+    def finish_baseline(self) -> None:
+        """Take the replica for whole: what the baseline needs of the log was appended.
+
+        On return it is durable, and `marks.set_incomplete` may take back what was said.
+        """
+        self._call(lib.pml_replica_whole)
+        self.is_rebuilding = False
+
+    @property
+    def place(self) -> Place:
+        """The end of the durable log, for the wire."""
+        at = self.position
+        return Place(at.epoch, at.lsn, at.chain, at.txn)
 
     def _position(self) -> Position:
         out = ffi.new("struct pml_position *")
@@ -201,15 +247,22 @@ class Replica:
 
 
 def promote(
-    path: str | os.PathLike[str], *, max_size: int | str = "64GiB", domain: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    epoch: int | None = None,
+    max_size: int | str = "64GiB",
+    domain: str = "auto",
 ) -> Pool:
-    """Make a replica a primary: its log goes on under the next epoch.
+    """Make a replica a primary: its log goes on under an epoch above all that it has heard of.
 
     Whether it is complete the caller has to know.
     On return the epoch's first record is durable.
+    Order of stores: the history of promotions, the epoch's record, then the mark that kept writers
+    out is removed. A promotion that was cut short is finished by another one to the same epoch.
 
     Args:
         path: Its folder; nobody has it open.
+        epoch: The one that begins; None: the next one.
         max_size: As for `pmlog.open`.
         domain: As for `pmlog.open`.
 
@@ -217,12 +270,29 @@ def promote(
         The pool, open for writing.
 
     Raises:
+        IncompleteError: A baseline has begun on it and is not finished.
+        ConfigError: It is of that epoch or a later one already.
         PmlogError: As `pmlog.open`.
     """
     place = os.fsdecode(path)
+    marks.must_be_whole(place)
+    history = marks.history_of(place)
+    with Replica(place, max_size=max_size, domain=domain) as replica:
+        end = replica.place
+    if epoch is not None and end.epoch >= epoch:
+        raise ConfigError(f"{place}: epoch {epoch} is over or has begun already", path=place)
+    after = promoted(history, end) if epoch is None else begin(history, end, epoch)
+    marks.set_history(place, after)
     options = _options(place, max_size, domain)
     options.flags = lib.PML_OPEN_PROMOTE
-    return open_options(place, options, Medium.FILE)
+    options.epoch = after.beginnings[-1].epoch
+    pool = open_options(place, options, Medium.FILE)
+    try:
+        marks.release(place, options.epoch)
+    except PmlogError:
+        pool.close()
+        raise
+    return pool
 
 
 def _options(path: str, max_size: int | str, domain: str) -> Any:

@@ -21,6 +21,8 @@ import xxhash
 
 from pmlog import limits
 from pmlog.errors import ProtocolError
+from pmlog.history import Beginnings
+from pmlog.history import Place as Place  # noqa: PLC0414 - it is a word of the wire, too
 from pmlog.identity import Identity, Mark
 
 VERSION: Final = 1
@@ -156,15 +158,6 @@ def decode_frame(message: bytes | memoryview) -> Frame:
 # ---- messages ----------------------------------------------------------------------------------
 
 
-class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A position, as both sides compare it."""
-
-    epoch: int
-    lsn: int
-    chain: int
-    txn: int
-
-
 class Message(
     msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True
 ):
@@ -185,6 +178,10 @@ class Hello(Message, frozen=True):
     """My copy is not whole: compare its blocks."""
     whole: int = 0
     """My copy is of use only once the log is applied up to this LSN; 0: it is already."""
+    heard: int = 0
+    """The latest epoch that I have heard of."""
+    history: Beginnings = ()
+    """Where the epochs of my log began."""
 
 
 class Stream(Message, frozen=True):
@@ -193,6 +190,8 @@ class Stream(Message, frozen=True):
     lsn: int
     epoch: int
     identity: Identity
+    history: Beginnings = ()
+    """Where the epochs of the primary's log began."""
 
 
 class Baseline(Message, frozen=True):
@@ -201,6 +200,10 @@ class Baseline(Message, frozen=True):
     mark: Mark
     epoch: int
     identity: Identity
+    history: Beginnings = ()
+    """Where the epochs of the primary's log began."""
+    common: int | None = None
+    """The receiver's log is the beginning of the primary's up to here; none: that is not known."""
 
 
 class Refuse(Message, frozen=True):
@@ -352,13 +355,16 @@ class Answer(Enum):
     REFUSE_DIVERGED = "refuse diverged"
 
 
-def answer_hello(*, version: bool, pool: bool, later_epoch: bool, found: Found) -> Answer:
+def answer_hello(
+    *, version: bool, pool: bool, later_epoch: bool, earlier_epoch: bool, found: Found
+) -> Answer:
     """Decide what a receiver gets; the table is in docs/wire.md.
 
     Args:
         version: It speaks this version.
         pool: It wants this pool.
-        later_epoch: Its epoch is later than the primary's.
+        later_epoch: It has, or has heard of, an epoch later than the primary's.
+        earlier_epoch: Its log ends in an epoch before the primary's.
         found: What the primary's log holds where its own ends.
 
     Returns:
@@ -372,4 +378,6 @@ def answer_hello(*, version: bool, pool: bool, later_epoch: bool, found: Found) 
         return Answer.REFUSE_FENCED
     if found in (Found.SAME, Found.START):
         return Answer.STREAM
-    return Answer.REFUSE_DIVERGED if found is Found.OTHER else Answer.BASELINE
+    if found is Found.OTHER and not earlier_epoch:
+        return Answer.REFUSE_DIVERGED  # two wrote as one primary: no promotion explains it
+    return Answer.BASELINE

@@ -48,11 +48,13 @@ class Config:
     """Command that runs once this receiver is promoted."""
     security: Security = security.NONE
     """Token and TLS, of this side as it is asked and as it dials."""
+    replica: Path | None = None
+    """Where the replica is, if not in the folder: the pool of a returning primary."""
 
     @property
     def pool_path(self) -> Path:
         """Where the replica is."""
-        return self.folder / "pool"
+        return self.folder / "pool" if self.replica is None else self.replica
 
 
 def backoff_s(attempt: int) -> float:

@@ -7,34 +7,79 @@ the replica at the end of its last whole record, and the next one begins exactly
 import asyncio
 import logging
 from collections.abc import Callable
-from itertools import islice
 
-from aiohttp import ClientWebSocketResponse, WSMessage, WSMsgType
+from aiohttp import ClientWebSocketResponse, WSMsgType
 
-from pmlog import limits, wire
-from pmlog.errors import FencedError, PeerUnavailableError, ProtocolError
-from pmlog.identity import Identity, Mark
-from pmlog.image import ImageReader, blocks_of
+from pmlog import marks, wire
+from pmlog.errors import CorruptionError, FencedError, PeerUnavailableError, ProtocolError
+from pmlog.history import History, before, must_make_sense
+from pmlog.identity import Identity
 from pmlog.logs import note
 from pmlog.replica import Replica
-from receiver.config import ANSWER_TIMEOUT_S, IMAGE_BYTES_MAX, SILENCE_S, Config
+from pmlog.saved import Saved
+from receiver.baseline import accept, check_mark, finish, take_blocks
+from receiver.config import SILENCE_S, Config
+from receiver.hear import hear, refused
 from receiver.promote import Sealing, sealing_of
-from receiver.state import Incomplete, Seal, State
+from receiver.state import Seal, State
 
 _log = logging.getLogger("receiver")
 
 
-def place_of(replica: Replica) -> wire.Place:
-    """Say where a replica's log ends.
+def hello_of(
+    pool: str, name: str, replica: Replica | None, history: History, *, repair: bool = False
+) -> wire.Hello:
+    """Say who a receiver is and what it has.
 
     Args:
-        replica: The replica.
+        pool: The pool's number, or any.
+        name: The receiver's.
+        replica: Its replica; None: there is none yet.
+        history: What it knows of promotions.
+        repair: Whether blocks are to be compared, whatever the log says.
 
     Returns:
-        Its position, for the wire.
+        The first message of a connection.
     """
-    at = replica.position
-    return wire.Place(at.epoch, at.lsn, at.chain, at.txn)
+    if replica is None:
+        return wire.Hello(wire.VERSION, pool, name, heard=history.heard)
+    rebuild = replica.is_rebuilding
+    epoch = history.heard if rebuild else replica.position.epoch
+    return wire.Hello(
+        wire.VERSION,
+        pool,
+        name,
+        None if rebuild else replica.place,
+        rebuild or repair,
+        heard=max(history.heard, replica.position.epoch),
+        history=before(history.beginnings, epoch),
+    )
+
+
+def check_answer(answer: wire.FromShipper, heard: int) -> wire.Stream | wire.Baseline:
+    """Check an answer to hello, before anything of it is noted.
+
+    Args:
+        answer: What the shipper said.
+        heard: The latest epoch that the receiver has heard of.
+
+    Returns:
+        The answer.
+
+    Raises:
+        ProtocolError: It is none, or its figures make no sense.
+        FencedError: The shipper's epoch is over.
+    """
+    if not isinstance(answer, wire.Stream | wire.Baseline):
+        raise ProtocolError(f"hello was answered by {type(answer).__name__}")
+    if answer.epoch < heard:
+        raise FencedError(
+            f"the shipper's epoch {answer.epoch} is over: this receiver has heard of epoch {heard}"
+        )
+    must_make_sense(answer.history, answer.epoch)
+    if isinstance(answer, wire.Baseline):
+        check_mark(answer)
+    return answer
 
 
 class Link:
@@ -58,7 +103,13 @@ class Link:
     ) -> None:
         self.frames = 0
         self.blocks = 0
-        """Of a baseline."""
+        """Of a baseline: so many came."""
+        self.compared = 0
+        """So many were compared."""
+        self.total = 0
+        """So many are to be compared."""
+        self.saved: Saved | None = None
+        """What this replica's log had that the primary lacks."""
         self.wire_bytes = 0
         self.raw_bytes = 0
         self.lsn_first = 0
@@ -74,6 +125,8 @@ class Link:
         self._adopt = adopt
         self._open_replica = open_replica
         self._epoch = 0
+        self._whole_lsn = 0
+        """In a baseline: where the replica is whole."""
         self._ack = asyncio.Event()
 
     async def run(self, socket: ClientWebSocketResponse) -> None:
@@ -99,32 +152,40 @@ class Link:
         config, replica = self._config, self._replica
         if replica is not None:
             replica.restart()
-        place = None if replica is None else place_of(replica)
-        incomplete = self._state.incomplete
-        rebuild = incomplete is not None and not incomplete.lsn
-        whole = incomplete.lsn if incomplete is not None else 0
-        hello = wire.Hello(wire.VERSION, config.pool, config.name, place, rebuild, whole)
+        history = await asyncio.to_thread(marks.history_of, config.pool_path)
+        hello = hello_of(config.pool, config.name, replica, history)
         await socket.send_str(wire.encode_message(hello))
-        answer = await hear(socket)
-        if not isinstance(answer, wire.Stream | wire.Baseline):
-            raise ProtocolError(f"hello was answered by {type(answer).__name__}")
-        if replica is not None and answer.epoch < replica.position.epoch:
-            raise FencedError(
-                f"the shipper's epoch {answer.epoch} is over: this replica is of epoch "
-                f"{replica.position.epoch}"
-            )
+        answer = check_answer(await hear(socket), hello.heard)
         replica = self._replica = await self._match(answer.identity)
         self._epoch = answer.epoch
-        if isinstance(answer, wire.Baseline):
-            self.established = True
-            await self._rebuild(socket, replica, answer.mark)
-            return
-        if answer.lsn != replica.position.lsn:
+        is_stream = isinstance(answer, wire.Stream)
+        if isinstance(answer, wire.Stream) and (
+            answer.lsn != replica.position.lsn or replica.is_rebuilding
+        ):
             raise ProtocolError(
                 f"the stream begins at LSN {answer.lsn}, the replica ends at {replica.position.lsn}"
             )
+        if not is_stream:
+            await asyncio.to_thread(self._state.set_seal, None)
+        self.saved = await asyncio.to_thread(accept, replica, answer)
         self.established = True
-        note(_log, "connected", epoch=self._epoch, lsn=answer.lsn)
+        if isinstance(answer, wire.Stream):
+            note(_log, "connected", epoch=self._epoch, lsn=answer.lsn)
+            return
+        mark = answer.mark
+        note(
+            _log, "baseline started", epoch=self._epoch, lsn=mark.lsn, image_bytes=mark.image_bytes
+        )
+        self._whole_lsn = await take_blocks(socket, replica, answer, self._note)
+        note(_log, "baseline finished", blocks=self.blocks, lsn=mark.lsn, whole_lsn=self._whole_lsn)
+        await self._finish_if_whole(replica)
+
+    def _note(self, blocks: int, compared: int, total: int) -> None:
+        self.blocks, self.compared, self.total = blocks, compared, total
+
+    async def _finish_if_whole(self, replica: Replica) -> None:
+        if replica.is_rebuilding and replica.position.lsn >= self._whole_lsn:
+            await asyncio.to_thread(finish, replica)
 
     async def _match(self, identity: Identity) -> Replica:
         """Get the replica of that pool; make it if there is none."""
@@ -135,56 +196,6 @@ class Link:
         if self._replica.pool_id != identity.pool_id.bytes:
             raise ProtocolError(f"the shipper serves pool {identity.pool_id}, not this one")
         return self._replica
-
-    # ---- baseline ------------------------------------------------------------------------------
-
-    async def _rebuild(self, socket: ClientWebSocketResponse, replica: Replica, mark: Mark) -> None:
-        """Make the replica's image that of the primary, as far as blocks can."""
-        if not 0 < mark.image_bytes <= IMAGE_BYTES_MAX:
-            raise ProtocolError(f"an image of {mark.image_bytes} bytes")
-        note(
-            _log, "baseline started", epoch=self._epoch, lsn=mark.lsn, image_bytes=mark.image_bytes
-        )
-        await asyncio.to_thread(self._state.set_seal, None)
-        await asyncio.to_thread(self._state.set_incomplete, Incomplete(0))
-        await asyncio.to_thread(replica.prepare_baseline)
-        with await asyncio.to_thread(ImageReader, replica.path) as image:
-            blocks = blocks_of(mark.image_bytes)
-            while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
-                digests = await asyncio.to_thread(image.digests, window)
-                await socket.send_bytes(digests)
-                await self._take_blocks(socket, replica, window)
-        end = wire.decode_from_shipper(await _text(socket))
-        if not isinstance(end, wire.BaselineEnd) or end.lsn < mark.lsn:
-            raise ProtocolError("a baseline without an end")
-        await asyncio.to_thread(replica.begin_baseline, mark)
-        whole = None if end.lsn <= mark.lsn else Incomplete(end.lsn)
-        await asyncio.to_thread(self._state.set_incomplete, whole)
-        note(_log, "baseline finished", blocks=self.blocks, lsn=mark.lsn, whole_lsn=end.lsn)
-
-    async def _take_blocks(
-        self, socket: ClientWebSocketResponse, replica: Replica, window: list[tuple[int, int]]
-    ) -> None:
-        """Store the blocks that differ, until the shipper says that these were all."""
-        left = dict(window)
-        while True:
-            message = await _message(socket)
-            if message.type is WSMsgType.TEXT:
-                said = wire.decode_from_shipper(message.data)
-                if isinstance(said, wire.Refuse):
-                    raise refused(said)
-                if not isinstance(said, wire.BlocksDone) or said.blocks != len(window) - len(left):
-                    raise ProtocolError("a baseline with something else in it")
-                return
-            frame = wire.decode_frame(message.data)
-            if (
-                frame.pool_id.bytes != replica.pool_id
-                or frame.epoch != self._epoch
-                or left.pop(frame.lsn, None) != len(frame.data)
-            ):
-                raise ProtocolError(f"a block at {frame.lsn} that was not asked for")
-            await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)
-            self.blocks += 1
 
     # ---- receiving -----------------------------------------------------------------------------
 
@@ -218,9 +229,7 @@ class Link:
             self._append(replica, frame)
         else:
             await asyncio.to_thread(self._append, replica, frame)
-        incomplete = self._state.incomplete
-        if incomplete is not None and replica.position.lsn >= incomplete.lsn:
-            await asyncio.to_thread(self._state.set_incomplete, None)
+        await self._finish_if_whole(replica)
         if not self.frames:
             self.lsn_first = frame.lsn
         self.frames += 1
@@ -237,6 +246,9 @@ class Link:
     async def _heed(self, message: wire.FromShipper) -> None:
         if isinstance(message, wire.Heartbeat):
             self.lsn_primary = max(self.lsn_primary, message.lsn)
+            if self._replica is not None and await asyncio.to_thread(_is_poisoned, self._replica):
+                # Nothing comes that would tell: an idle replica looks now and then.
+                raise CorruptionError("the replica has failed; it is opened again")
         elif isinstance(message, wire.SaveStarted):
             self.saving = True
             note(_log, "primary saves its log", level=logging.WARNING)
@@ -279,52 +291,5 @@ class Link:
             await socket.send_str(wire.encode_message(ack))
 
 
-def refused(message: wire.Refuse) -> Exception:
-    """Make the error for a refusal.
-
-    Args:
-        message: The refusal.
-
-    Returns:
-        The error, to be raised.
-    """
-    text = f"the shipper refused: {message.reason} ({message.code})"
-    return FencedError(text) if message.code == "fenced" else PeerUnavailableError(text)
-
-
-async def hear(socket: ClientWebSocketResponse) -> wire.FromShipper:
-    """Wait for a shipper's answer to hello.
-
-    Args:
-        socket: The connection.
-
-    Returns:
-        The answer.
-
-    Raises:
-        FencedError: It refuses because its epoch is over.
-        PeerUnavailableError: It refuses, or says nothing.
-        ProtocolError: It says what is no message.
-    """
-    answer = wire.decode_from_shipper(await _text(socket))
-    if isinstance(answer, wire.Refuse):
-        error = refused(answer)
-        raise error
-    return answer
-
-
-async def _text(socket: ClientWebSocketResponse) -> str:
-    message = await _message(socket)
-    if message.type is not WSMsgType.TEXT:
-        raise ProtocolError("bytes in place of a message")
-    return str(message.data)
-
-
-async def _message(socket: ClientWebSocketResponse) -> WSMessage:
-    try:
-        message = await socket.receive(timeout=ANSWER_TIMEOUT_S)
-    except TimeoutError:
-        raise PeerUnavailableError("no answer") from None
-    if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-        raise PeerUnavailableError("the connection has ended")
-    return message
+def _is_poisoned(replica: Replica) -> bool:
+    return replica.is_poisoned

@@ -12,21 +12,26 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from pmlog import http, wire
+from pmlog import http, marks, wire
 from pmlog.errors import (
     CapacityError,
+    CorruptionError,
     FencedError,
     InvariantViolationError,
     MediumError,
     PmlogError,
+    PoolLockedError,
     PoolNotFoundError,
 )
+from pmlog.history import promoted
 from pmlog.logs import note
 from pmlog.replica import Replica, promote
+from pmlog.saved import Saved
 from receiver.application import Application
 from receiver.config import (
     CLOSE_TIMEOUT_S,
@@ -35,7 +40,8 @@ from receiver.config import (
     Config,
     backoff_s,
 )
-from receiver.link import Link, hear, place_of
+from receiver.hear import hear
+from receiver.link import Link
 from receiver.promote import Verdict, judge, refusal, sealing_of
 from receiver.state import Promotion, State
 
@@ -77,6 +83,11 @@ class Receiver:
         self.connections = 0
         self._dialling: asyncio.Task[None] | None = None
         self._promoting = asyncio.Lock()
+        self.reopened = 0
+        """How often the replica has failed and was opened again."""
+        self.saved: Saved | None = None
+        """What the replica's log had that the primary lacks."""
+        self._reopening: asyncio.Task[None] | None = None
         self._ready = False
         """The promotion is finished."""
 
@@ -86,6 +97,11 @@ class Receiver:
         # A connection that was made since has opened the replica anew.
         return None if self.link is not None and self.link.established else self._failure
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the replica is of no use until a baseline is finished."""
+        return self.replica is not None and self.replica.is_rebuilding
+
     async def start(self) -> None:
         """Open the replica and dial; finish a promotion that was cut short.
 
@@ -93,21 +109,29 @@ class Receiver:
             PmlogError: The replica cannot be opened.
         """
         promotion = self.state.promotion
+        if promotion is not None and await asyncio.to_thread(self._is_over, promotion):
+            _log.warning("epoch %d is over: this is a replica again", promotion.epoch)
+            await asyncio.to_thread(self.state.set_seal, None)
+            await asyncio.to_thread(self.state.set_promotion, None)
+            promotion = None
         if promotion is not None:
             await self._finish_promotion(promotion)
             return
         with contextlib.suppress(PoolNotFoundError):
-            self.replica = await asyncio.to_thread(self._open_replica, self.config.pool_path)
-        incomplete = self.state.incomplete
-        if (
-            self.replica is not None
-            and incomplete is not None
-            and 0 < incomplete.lsn <= self.replica.position.lsn
-        ):
-            # Killed after the last byte was durable and before that was noted; of an idle or lost
-            # primary no frame will come that could tell again.
-            await asyncio.to_thread(self.state.set_incomplete, None)
+            self.replica = await asyncio.to_thread(
+                opened, self.config.pool_path, self._open_replica
+            )
         self._dialling = asyncio.create_task(self._dial(), name="dial")
+
+    def _is_over(self, promotion: Promotion) -> bool:
+        """Whether another pool has taken over from this one since its promotion."""
+        stop = marks.stop_of(self.config.pool_path)
+        if stop is None:
+            return False
+        # A promotion that was cut short is still marked as the replica of an earlier epoch.
+        return (stop.why == "fenced" and stop.epoch > promotion.epoch) or (
+            stop.why == "replica" and stop.epoch >= promotion.epoch
+        )
 
     async def stop(self) -> None:
         """End everything; the replica is closed."""
@@ -121,6 +145,8 @@ class Receiver:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self._reopening is not None:
+            await asyncio.gather(self._reopening, return_exceptions=True)
 
     # ---- dialling ------------------------------------------------------------------------------
 
@@ -150,6 +176,12 @@ class Receiver:
             self._note_end(source, error, link)
         finally:
             self.link = None
+            self.saved = link.saved or self.saved
+        if self.replica is not None and await asyncio.to_thread(is_poisoned, self.replica):
+            # To its end, whoever cancels this task: the replica's lock must not be lost.
+            self._reopening = asyncio.create_task(self._reopen(self.replica), name="reopen")
+            await asyncio.shield(self._reopening)
+            return False
         return link.established
 
     def _note_end(self, source: str, error: Exception, link: Link) -> None:
@@ -160,6 +192,18 @@ class Receiver:
             event = "disconnected" if link.established else "cannot connect"
             lsn = self.replica.position.lsn if self.replica is not None else None
             note(_log, event, level=level, source=source, reason=error, lsn=lsn)
+
+    async def _reopen(self, failed: Replica) -> None:
+        """Open a replica again that has failed; a damaged one is marked for a baseline."""
+        self.replica = None
+        self.reopened += 1
+        try:
+            self.replica = await asyncio.to_thread(
+                reopened, failed, self.config.pool_path, self._open_replica
+            )
+        except PmlogError as error:
+            self.last_error = f"{self.config.pool_path}: {error}"
+            _log.error("%s", error)
 
     def _adopt(self, replica: Replica) -> None:
         self.replica = replica
@@ -186,8 +230,10 @@ class Receiver:
             try:
                 verdict = self._judge(accept_loss)
                 assert self.replica is not None
-                place = place_of(self.replica)
-                promotion = Promotion(place, place.epoch + 1, verdict is Verdict.PROMOTE)
+                place = self.replica.place
+                known = await asyncio.to_thread(marks.history_of, self.config.pool_path)
+                epoch = promoted(known, place).beginnings[-1].epoch
+                promotion = Promotion(place, epoch, verdict is Verdict.PROMOTE)
                 await asyncio.to_thread(self.state.set_promotion, promotion)
             except PmlogError:
                 self._dialling = asyncio.create_task(self._dial(), name="dial")
@@ -206,8 +252,8 @@ class Receiver:
             promoted=self.state.promotion is not None,
             # One that was made and never got a record holds no pool yet; in its first baseline it is
             # on its way to one.
-            empty=position is None or (not position.txn and self.state.incomplete is None),
-            incomplete=self.state.incomplete is not None,
+            empty=position is None or (not position.txn and not self.is_incomplete),
+            incomplete=self.is_incomplete,
             sealing=sealing_of(seal, position),
             accept_loss=accept_loss,
         )
@@ -220,8 +266,7 @@ class Receiver:
         replica, self.replica = self.replica, None
         if replica is not None:
             await asyncio.to_thread(replica.close)
-        if await asyncio.to_thread(_epoch_of, path) < promotion.epoch:
-            await asyncio.to_thread(_promote, path)
+        await asyncio.to_thread(_promote, path, promotion.epoch)
         self._ready = True
         await self.application.start(str(path), promotion.epoch)
         self._dialling = asyncio.create_task(self._tell(promotion), name="tell sources")
@@ -239,10 +284,15 @@ class Receiver:
                     try:
                         async with dial(source) as socket:
                             hello = wire.Hello(
-                                wire.VERSION, self.config.pool, self.config.name, place
+                                wire.VERSION,
+                                self.config.pool,
+                                self.config.name,
+                                place,
+                                heard=promotion.epoch,
                             )
                             await socket.send_str(wire.encode_message(hello))
                             await hear(socket)
+                        untold.remove(source)  # it is of this epoch, or a later one
                     except FencedError:
                         untold.remove(source)
                     except (PmlogError, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -259,6 +309,7 @@ class Receiver:
             Its figures, ready for JSON.
         """
         replica, link, promotion = self.replica, self.link, self.state.promotion
+        kept = (link.saved if link else None) or self.saved
         if promotion is not None:
             state = "promoted" if self._ready else "promoting"
         elif link is not None and link.established:
@@ -281,8 +332,12 @@ class Receiver:
             "frames": link.frames if link else 0,
             "raw_bytes": link.raw_bytes if link else 0,
             "wire_bytes": link.wire_bytes if link else 0,
-            "incomplete": self.state.incomplete is not None,
+            "incomplete": self.is_incomplete,
             "blocks": link.blocks if link else 0,
+            "compared": link.compared if link else 0,
+            "total": link.total if link else 0,
+            "saved_tail": str(kept.path) if kept else None,
+            "reopened": self.reopened,
             "sealed": self.state.seal is not None,
             "complete": promotion.complete if promotion else None,
             "application": self.application.describe(),
@@ -309,10 +364,76 @@ async def _dialled(config: Config) -> AsyncIterator[Dial]:
         yield dial
 
 
-def _epoch_of(path: Any) -> int:
-    with Replica(path) as replica:
-        return replica.position.epoch
+def is_poisoned(replica: Replica) -> bool:
+    """Tell whether a replica has failed; may wait for the disk.
+
+    Args:
+        replica: The replica.
+
+    Returns:
+        Whether it has to be opened again.
+    """
+    return replica.is_poisoned
 
 
-def _promote(path: Any) -> None:
-    promote(path).close()
+def opened(path: Path, open_replica: Callable[..., Replica]) -> Replica:
+    """Open a replica as it is: whole, or for a baseline.
+
+    Args:
+        path: Its folder.
+        open_replica: Opens it.
+
+    Returns:
+        The replica.
+
+    Raises:
+        PoolNotFoundError: There is none.
+        PmlogError: It cannot be opened even for a baseline.
+    """
+    mark = marks.incomplete_of(path)
+    if mark is not None and mark.why != "baseline":
+        return open_replica(path, rebuild=True)
+    try:
+        replica = open_replica(path)
+    except CorruptionError as error:
+        _log.warning("%s: damaged, to be rebuilt: %s", path, error)
+        if mark is None:
+            marks.set_incomplete(path, marks.Incomplete("damage"))
+        return open_replica(path, rebuild=True)
+    if mark is not None:
+        # A baseline wipes the marks first and writes them last: it was not begun, or is finished.
+        marks.set_incomplete(path, None)
+    return replica
+
+
+def reopened(failed: Replica, path: Path, open_replica: Callable[..., Replica]) -> Replica:
+    """Open a replica again that has failed.
+
+    Args:
+        failed: It, still open.
+        path: Its folder.
+        open_replica: Opens it.
+
+    Returns:
+        The replica; a damaged one only for a baseline.
+
+    Raises:
+        PmlogError: It cannot be opened.
+    """
+    is_damaged = failed.is_damaged
+    failed.close()
+    if is_damaged:
+        marks.set_incomplete(path, marks.Incomplete("damage"))
+    return opened(path, open_replica)
+
+
+def _promote(path: Path, epoch: int) -> None:
+    try:
+        with Replica(path) as replica:
+            now = replica.position.epoch
+    except PoolLockedError:
+        return  # the application runs, which it could not before the promotion was finished
+    if now < epoch:
+        promote(path, epoch=epoch).close()
+    else:
+        marks.release(path, epoch)

@@ -2,7 +2,6 @@
 
 - `seal`: the primary's word that its log ends there. Stored after the bytes are durable, removed
   before a byte beyond it is taken.
-- `incomplete`: stored before the first block of a baseline, removed once the replica is whole.
 - `promotion`: stored before the replica is promoted, so that a receiver that was killed on the way
   finishes it, and never takes another byte of the old history.
 """
@@ -18,13 +17,6 @@ class Seal(msgspec.Struct, frozen=True):
     """Where the primary's log ends."""
 
     place: wire.Place
-
-
-class Incomplete(msgspec.Struct, frozen=True):
-    """A baseline is under way: the replica is of no use yet."""
-
-    lsn: int
-    """It is whole once the log is applied up to here; 0: blocks are missing."""
 
 
 class Promotion(msgspec.Struct, frozen=True):
@@ -50,11 +42,9 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self._seal_path = folder / "seal"
-        self._incomplete_path = folder / "incomplete"
         self._promotion_path = folder / "promotion"
         folder.mkdir(parents=True, exist_ok=True)
         self.seal = marks.load(self._seal_path, Seal)
-        self.incomplete = marks.load(self._incomplete_path, Incomplete)
         self.promotion = marks.load(self._promotion_path, Promotion)
 
     def set_seal(self, seal: Seal | None) -> None:
@@ -69,23 +59,14 @@ class State:
             marks.store(self._seal_path, seal)
         self.seal = seal
 
-    def set_incomplete(self, incomplete: Incomplete | None) -> None:
-        """Store how far a baseline is, or that it is done; durable on return.
+    def set_promotion(self, promotion: Promotion | None) -> None:
+        """Store that this replica is promoted, or that its primaryship is over; durable on return.
 
         Args:
-            incomplete: How far; None: the replica is whole.
+            promotion: What is known; None: it is a replica again.
         """
-        if incomplete is None:
-            marks.remove(self._incomplete_path)
+        if promotion is None:
+            marks.remove(self._promotion_path)
         else:
-            marks.store(self._incomplete_path, incomplete)
-        self.incomplete = incomplete
-
-    def set_promotion(self, promotion: Promotion) -> None:
-        """Store that this replica is promoted; durable on return.
-
-        Args:
-            promotion: What is known.
-        """
-        marks.store(self._promotion_path, promotion)
+            marks.store(self._promotion_path, promotion)
         self.promotion = promotion

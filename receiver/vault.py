@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pmlog import vault, wire
+from pmlog import marks, vault, wire
 from pmlog.errors import (
     ConfigError,
     FencedError,
@@ -22,8 +22,10 @@ from pmlog.errors import (
 )
 from pmlog.position import Position
 from pmlog.replica import Replica
+from receiver.baseline import finish
 from receiver.promote import Sealing, sealing_of
-from receiver.state import Incomplete, Seal, State
+from receiver.receiver import opened
+from receiver.state import Seal, State
 
 
 class Fit(Enum):
@@ -45,7 +47,7 @@ class Fit(Enum):
     """Blocks are missing in the replica, and the vault has none."""
 
 
-def judge(place: Position | None, incomplete: Incomplete | None, manifest: vault.Manifest) -> Fit:
+def judge(place: Position | None, incomplete: bool, manifest: vault.Manifest) -> Fit:
     """Decide what becomes of a vault. Pure.
 
     Args:
@@ -61,7 +63,7 @@ def judge(place: Position | None, incomplete: Incomplete | None, manifest: vault
         return Fit.REBUILD if has_image else Fit.REFUSE_EMPTY
     if place.epoch > manifest.end.epoch:
         return Fit.REFUSE_EPOCH
-    if incomplete is not None and not incomplete.lsn:
+    if incomplete:
         return Fit.REBUILD if has_image else Fit.REFUSE_INCOMPLETE
     if place.lsn > manifest.end.lsn:
         return Fit.REFUSE_AHEAD
@@ -107,7 +109,7 @@ def take(folder: Path, pool_path: Path, source: Path) -> Taken:
         raise NotPromotableError(f"{folder}: this replica was promoted already")
     replica: Replica | None = None
     with contextlib.suppress(PoolNotFoundError):
-        replica = Replica(pool_path)
+        replica = opened(pool_path, Replica)
     try:
         place = None if replica is None else replica.position
         if replica is not None and replica.pool_id != reader.manifest.identity.pool_id.bytes:
@@ -115,7 +117,8 @@ def take(folder: Path, pool_path: Path, source: Path) -> Taken:
                 f"{reader.path} is of pool {reader.manifest.identity.pool_id}, "
                 f"{pool_path} is a copy of another one"
             )
-        fit = judge(place, state.incomplete, reader.manifest)
+        incomplete = replica is not None and replica.is_rebuilding
+        fit = judge(place, incomplete, reader.manifest)
         if fit not in (Fit.APPEND, Fit.REBUILD):
             error = _refusal(fit, place, reader)
             raise error
@@ -139,18 +142,17 @@ def _must_be_same(place: Position, manifest: vault.Manifest) -> None:
 
 
 def _rebuild(replica: Replica, state: State, reader: vault.VaultReader) -> int:
-    mark, end = reader.manifest.mark, reader.manifest.end
+    mark = reader.manifest.mark
     assert mark is not None
     # As a baseline: incomplete before the first block, whole once the log is applied.
     state.set_seal(None)
-    state.set_incomplete(Incomplete(0))
+    marks.set_incomplete(replica.path, marks.Incomplete("baseline"))
     replica.prepare_baseline()
     blocks = 0
     for frame in reader.image():
         replica.store_block(frame.lsn, frame.data)
         blocks += 1
     replica.begin_baseline(mark)
-    state.set_incomplete(None if end.lsn <= mark.lsn else Incomplete(end.lsn))
     return blocks
 
 
@@ -174,7 +176,8 @@ def _append(replica: Replica, state: State, reader: vault.VaultReader) -> int:
             f"the replica ends at {replica.position} and not where the vault does, LSN "
             f"{manifest.end.lsn}: it is not sealed"
         )
-    state.set_incomplete(None)
+    if replica.is_rebuilding:
+        finish(replica)
     state.set_seal(Seal(manifest.end))
     return size
 

@@ -157,6 +157,8 @@ class Saver:
         self._is_busy, self._begun_s = True, pool.clock()
         self._time_s = self._left_s()
         try:
+            if pool.is_replica():  # only its primary knows where the log ends
+                return
             while pool.seal_lsn is None and self._power.is_failing and not pool.fenced_epoch:
                 await self._freeze()
             pool.is_unsealing = False
@@ -399,8 +401,10 @@ class Saver:
         """
         pool, state = self.pool, self.state()
         answer: dict[str, Any] = {"pool": pool.path, "id": pool.id}
-        if pool.fenced_epoch is not None:
-            reason = "another pool has taken over"
+        if pool.fenced_epoch is not None or pool.is_replica():
+            reason = "a replica: only its primary knows where the log ends"
+            if pool.fenced_epoch is not None:
+                reason = "another pool has taken over"
             return answer | {
                 "state": state.value,
                 "sealed": False,

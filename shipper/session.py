@@ -13,8 +13,9 @@ from itertools import islice
 import xxhash
 from aiohttp import WSMsgType, web
 
-from pmlog import limits, wire
+from pmlog import limits, marks, wire
 from pmlog.errors import GapError, PeerUnavailableError, PmlogError, ProtocolError
+from pmlog.history import Beginnings, before, must_make_sense, parting
 from pmlog.image import ImageReader, blocks_of
 from pmlog.log import Consumer, LogReader
 from pmlog.logs import note
@@ -52,6 +53,8 @@ class Session:
         """The receiver has the seal."""
         self.lsn_next = 0
         """Of the next byte to send."""
+        self.lsn_pinned = 0
+        """From here on the log is kept for the receiver; below it may be overwritten."""
         self._socket = socket
         self._hello = hello
         self._reader: LogReader | None = None
@@ -73,6 +76,11 @@ class Session:
         """It has acknowledged something on this connection."""
         self.is_answering = False
         """It does what a receiver does: asks for blocks, or acknowledges what it was sent."""
+        self._epoch = 0
+        self._session = 0
+        """Of the control words, as a baseline began."""
+        self._history: Beginnings = ()
+        self._common: int | None = None
         self._baseline_bytes = 0
         """Size of the image that is to be compared first; 0: none is."""
 
@@ -186,14 +194,20 @@ class Session:
 
     def _begin(self) -> wire.Message:
         pool, hello = self.pool, self._hello
+        marks.must_be_whole(pool.path)
         reader = self._reader = LogReader(pool.path)
-        epoch = reader.epoch
-        later = max(hello.place.epoch if hello.place else 0, pool.fenced_epoch or 0)
+        epoch = self._epoch = reader.epoch
+        place = hello.place
+        later = max(place.epoch if place else 0, hello.heard, pool.fenced_epoch or 0)
+        self._history = before(marks.history_of(pool.path).beginnings, epoch)
+        parted = parting(self._history, hello.history)
+        found = find(reader, place, parted)
         answer = wire.answer_hello(
             version=hello.version == wire.VERSION,
             pool=hello.pool in ("any", pool.id),
             later_epoch=later > epoch,
-            found=wire.Found.BROKEN if hello.rebuild else find(reader, hello.place),
+            earlier_epoch=place is not None and place.epoch < epoch,
+            found=wire.Found.BROKEN if hello.rebuild else found,
         )
         if answer is wire.Answer.REFUSE_FENCED:
             pool.fence(later)
@@ -203,20 +217,25 @@ class Session:
         if answer is wire.Answer.REFUSE_POOL:
             return wire.Refuse("pool", f"this is pool {pool.id}")
         if answer is wire.Answer.REFUSE_DIVERGED:
-            return wire.Refuse("diverged", "the receiver's log is not the beginning of this one")
+            return wire.Refuse(
+                "diverged",
+                "the receiver's log is not the beginning of this one, and no promotion says why",
+            )
+        self._common = common_lsn(found, place, parted, is_trusted=not hello.rebuild)
         if answer is wire.Answer.BASELINE:
             return self._begin_baseline(reader, epoch)
         self.lsn_next = reader.position.lsn
         try:
             self._claim(reader)
         except GapError:
-            # Below the checkpoint only a slot that was there before keeps the log.
-            return self._begin_baseline(reader, epoch)
+            if not self._claim_ahead(reader):
+                return self._begin_baseline(reader, epoch)
         pool.join(self, self.lsn_next)
-        return wire.Stream(self.lsn_next, epoch, reader.identity())
+        return wire.Stream(self.lsn_next, epoch, reader.identity(), self._history)
 
     def _begin_baseline(self, reader: LogReader, epoch: int) -> wire.Message:
         """Pin the log from the checkpoint on: from there it is applied to the blocks."""
+        self._session = reader.session
         for _ in range(PIN_ATTEMPTS):
             reader.seek(None)
             self.lsn_next = reader.position.lsn
@@ -228,8 +247,34 @@ class Session:
                 self.whole_lsn = LSN_NEVER  # until the baseline's end is known
                 self.pool.join(self, self.lsn_next)
                 self._baseline_bytes = mark.image_bytes
-                return wire.Baseline(mark, epoch, reader.identity())
+                return wire.Baseline(mark, epoch, reader.identity(), self._history, self._common)
         return wire.Refuse("busy", "checkpoints come faster than the log can be pinned")
+
+    def _claim_ahead(self, reader: LogReader) -> bool:
+        """Pin the log from the checkpoint on, and hope for what lies between here and there.
+
+        Below the checkpoint only a slot that was there before keeps the log, but it often stands
+        for long. Every record is verified after it was copied; once it is overwritten the connection
+        ends, and the next hello is answered by a baseline.
+
+        Args:
+            reader: The log.
+
+        Returns:
+            Whether it is still there.
+        """
+        start = self.lsn_next
+        for _ in range(PIN_ATTEMPTS):
+            reader.seek(None)
+            self.lsn_next = reader.position.lsn
+            try:
+                self._claim(reader)
+                reader.seek(start)
+            except GapError:
+                continue  # a checkpoint, or the ring's end, has come by
+            self.lsn_pinned, self.lsn_next = self.lsn_next, start
+            return True
+        return False
 
     def _claim(self, reader: LogReader) -> None:
         """Pin the log from here on; a slot that claims more than the receiver has is begun anew."""
@@ -256,7 +301,7 @@ class Session:
         """Send the blocks that differ from the receiver's, window by window, as it asks."""
         reader = self._reader
         assert reader is not None
-        epoch = reader.epoch
+        epoch, session = self._epoch, self._session
         with await asyncio.to_thread(ImageReader, self.pool.path) as image:
             blocks = blocks_of(self._baseline_bytes)
             while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
@@ -279,6 +324,10 @@ class Session:
                         figures.blocks += 1
                         figures.wire_bytes += len(frame)
                 await self._say(wire.BlocksDone(len(differing)))
+        # A replica that was itself begun anew meanwhile: its blocks were of two histories.
+        marks.must_be_whole(self.pool.path)
+        if reader.session != session:
+            raise ProtocolError("the pool was opened anew meanwhile")
         # The image holds nothing of records that are not durable: what was read is no newer.
         self.whole_lsn = max(reader.lsn_durable, self.lsn_next)
         await self._say(wire.BaselineEnd(self.whole_lsn))
@@ -298,11 +347,15 @@ class Session:
     async def _send(self) -> None:
         reader = self._reader
         assert reader is not None
-        epoch = reader.epoch
+        epoch = self._epoch
         while not self._is_ending():
             await self._wait_while_parked()
             self._changed.clear()
             data = reader.run()
+            if reader.position.epoch > epoch:
+                # The receiver learns of the epoch, by a new hello, before it has a byte of it.
+                self.end("the pool was promoted meanwhile")
+                return
             if data is None:
                 await self._at_end(reader)
                 continue
@@ -310,8 +363,6 @@ class Session:
                 await self._send_piece(epoch, piece)
                 if self._is_ending():
                     return
-            if reader.epoch != epoch:
-                raise ProtocolError("the pool was promoted meanwhile")
 
     def _is_ending(self) -> bool:
         return self._reason is not None
@@ -358,6 +409,8 @@ class Session:
 
     async def _at_end(self, reader: LogReader) -> None:
         pool = self.pool
+        if pool.seal_lsn is not None and not self._seal_sent:
+            pool.drop_seal()
         # Only a seal that is known to have arrived can be taken back so that the answer is clear:
         # acknowledgements are coalesced, and one that says "not sealed" may be older than the seal.
         has_told = self._seal_sent or self._save_told or self.sealed
@@ -410,7 +463,7 @@ class Session:
         ):
             raise ProtocolError(f"an acknowledgement of {ack} after {now}")
         self._acked_at = self.pool.clock()
-        if self._consumer is not None and ack.durable > now.durable:
+        if self._consumer is not None and ack.durable > max(now.durable, self.lsn_pinned):
             self._consumer.ack(ack.durable)
         self.sealed = ack.sealed
         self.has_spoken = True
@@ -423,16 +476,41 @@ class Session:
         self.wake()
 
 
-def find(reader: LogReader, place: wire.Place | None) -> wire.Found:
+def common_lsn(
+    found: wire.Found, place: wire.Place | None, parted: int | None, *, is_trusted: bool
+) -> int | None:
+    """Say up to where a receiver's log is known to be the beginning of this one. Pure.
+
+    Args:
+        found: What this log holds where the receiver's ends.
+        place: The end of the receiver's; None: it has not said.
+        parted: Where promotions part the two histories; None: they do not.
+        is_trusted: Whether a log of this epoch that cannot be compared any more is taken for common.
+
+    Returns:
+        The LSN; None: it is not known.
+    """
+    if found is wire.Found.GONE and not is_trusted:
+        return parted
+    if place is None or found is wire.Found.OTHER:
+        # Where they differ before any promotion nothing is known.
+        return parted if place is None or (parted or 0) < place.lsn else None
+    return place.lsn if parted is None else min(place.lsn, parted)
+
+
+def find(reader: LogReader, place: wire.Place | None, parted: int | None = None) -> wire.Found:
     """Look at what the log holds where a receiver's ends; the reader is there afterwards.
 
     Args:
         reader: The log.
         place: The end of the receiver's; None: it has nothing.
+        parted: Where promotions part the two histories; None: they do not.
 
     Returns:
         What was found.
     """
+    if place is not None and parted is not None and parted < place.lsn:
+        return wire.Found.OTHER
     for _ in range(FIND_ATTEMPTS):
         try:
             reader.seek(LSN_FIRST if place is None else place.lsn)
@@ -487,6 +565,9 @@ async def hear_hello(socket: web.WebSocketResponse) -> wire.Hello:
     said = wire.decode_from_receiver(message.data)
     if not isinstance(said, wire.Hello):
         raise ProtocolError("no hello")
+    if not 0 <= said.heard < 1 << 32:
+        raise ProtocolError(f"a receiver that has heard of epoch {said.heard}")
+    must_make_sense(said.history, (1 << 32) - 1)
     if not 0 <= said.whole < 1 << 63:
         raise ProtocolError(f"a copy that is whole from LSN {said.whole} on")
     if not 0 < len(said.name.encode()) <= limits.RECEIVER_NAME_BYTES_MAX or "\0" in said.name:

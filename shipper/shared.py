@@ -63,6 +63,7 @@ class SharedPool:
         clock: Callable[[], float] = time.monotonic,
         tail: Callable[[LogReader, Callable[[], None]], Tailer] = Tailer,
     ) -> None:
+        marks.must_be_whole(path)
         self.path = path
         self.config = config
         self.clock = clock
@@ -90,7 +91,7 @@ class SharedPool:
         self.failure: str | None = None
         """Why the pool cannot be shipped at the moment."""
         self._file = _file_of(path)
-        self.fenced_epoch: int | None = None
+        self._fenced_epoch: int | None = None
         self.rates: dict[str, Rate] = {}
         self.policy = backlog.Policy(
             config.require,
@@ -362,6 +363,28 @@ class SharedPool:
             lsn=self.seal_lsn,
         )  # fmt: skip
 
+    @property
+    def fenced_epoch(self) -> int | None:
+        """The epoch that has taken over; None: none has, or the pool has come to it since."""
+        epoch = self._fenced_epoch
+        return epoch if epoch is not None and epoch > self.reader.epoch else None
+
+    def is_replica(self) -> bool:
+        """Tell whether the pool's log comes from another pool.
+
+        Returns:
+            Whether it does; then only its primary knows where it ends.
+        """
+        stop = marks.stop_of(self.path)
+        return stop is not None and stop.why == "replica"
+
+    def drop_seal(self) -> None:
+        """Forget a seal of when the pool was a primary: as a replica it does not end there."""
+        if self.seal_lsn is not None and self.is_replica():
+            self.seal_lsn = None
+            self.told = ()
+            self.is_stopping = self.is_unsealing = False
+
     def unfreeze(self) -> None:
         """Let the writer go on; nobody holds a seal any more."""
         self.seal_lsn = None
@@ -411,8 +434,10 @@ class SharedPool:
         """
         if self.fenced_epoch is not None and self.fenced_epoch >= epoch:
             return
-        marks.set_stop(self.path, marks.Stop(why="fenced", epoch=epoch))
-        self.fenced_epoch = epoch
+        # Nobody writes a replica anyhow, and it may yet come to that epoch.
+        if not self.is_replica():
+            marks.set_stop(self.path, marks.Stop(why="fenced", epoch=epoch))
+        self._fenced_epoch = epoch
         self.reader.fence(epoch)
         note(_log, "fenced", level=logging.ERROR, pool=self.path, epoch=epoch)
         for session in list(self.sessions.values()):
@@ -423,10 +448,10 @@ class SharedPool:
         stop = marks.stop_of(self.path)
         if stop is None or not stop.holds(self.reader.epoch):
             return
-        if stop.why == "fenced":
-            self.fence(stop.epoch)
-        else:
+        if stop.why == "power":
             await self.freeze(stop.source)
+        elif stop.why == "fenced" and stop.epoch > self.reader.epoch:
+            self.fence(stop.epoch)
 
     async def beat(self) -> None:
         """Give signs of life to the writer and to every receiver, and look for those of others."""
@@ -435,6 +460,7 @@ class SharedPool:
             if session.figures.frames:
                 self._observe(session)
         self.forget_lost()
+        self.drop_seal()
         self.publish()
         for session in self.sessions.values():
             session.beat()

@@ -220,6 +220,7 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
                               pool->mark.epoch, pool->mark.chain};
     uint32_t flags = clean || PML_BROKEN(CLEAN_LEFT_ON) ? PML_MARK_CLEAN : 0;
     if (PML_BROKEN(CHECKPOINT_BEYOND_DURABLE)) target = pool->lsn_tail;
+    if (pool->rebuilding) return PML_OK; /* no mark may vouch for the image yet */
     if (target <= chain.lsn && flags == pool->mark.flags && pool->mark.session == pool->session)
         return PML_OK;
     if (!PML_BROKEN(IMAGE_WORD_FORGOTTEN))
@@ -345,6 +346,10 @@ static void *checkpointer(void *argument) {
     pthread_mutex_lock(&pool->checkpoint_mutex);
     while (!pool->stop && !atomic_load(&pool->poison)) {
         uint64_t tail = atomic_load(&pool->lsn_durable), mark = pool->mark.lsn_checkpoint;
+        if (pool->rebuilding) { /* its end wakes us */
+            pthread_cond_wait(&pool->checkpoint_wake, &pool->checkpoint_mutex);
+            continue;
+        }
         if (pool->checkpoint_asked || (tail > mark && tail == tail_before)) {
             pool->checkpoint_asked = false;
             atomic_store(&pool->checkpoint_at, UINT64_MAX); /* no commit needs to wake us now */

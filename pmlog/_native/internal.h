@@ -181,6 +181,8 @@ struct pml_pool {
     uint64_t ring_bytes;
     uint64_t lsn_tail;        /* end of the last record */
     uint64_t lsn_received;    /* replica: end of the bytes behind it, perhaps inside a record */
+    uint32_t promote_epoch;   /* PML_OPEN_PROMOTE: the epoch that begins; 0: the next */
+    bool rebuilding;          /* replica: from before its first block until it is whole again */
     uint64_t control_session; /* what control.session says: changes whenever the log is not continued */
     uint64_t ring_limit;      /* the tail may go up to here */
     uint64_t record_max;
@@ -443,6 +445,7 @@ static inline uint64_t pml_round_up(uint64_t value, uint64_t unit) {
     return (value + unit - 1) / unit * unit;
 }
 static inline uint64_t pml_min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static inline uint32_t pml_max32(uint32_t a, uint32_t b) { return a > b ? a : b; }
 static inline uint64_t pml_max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 #endif

@@ -66,7 +66,8 @@ enum pml_open_flag {
     PML_OPEN_NO_THREAD = 4,   /* checkpoints only when asked for, or when the ring is short */
     PML_OPEN_NO_VERIFY = 8,   /* do not check page checksums: for the checker, which does it itself */
     PML_OPEN_REPLICA = 16,    /* the log comes from another pool: no transactions */
-    PML_OPEN_PROMOTE = 32     /* a writer's open that begins the next epoch */
+    PML_OPEN_PROMOTE = 32,    /* a writer's open that begins the next epoch */
+    PML_OPEN_REBUILD = 64     /* a replica of which only the headers are believed: for a baseline */
 };
 
 /* What a new replica has in common with its primary. */
@@ -101,7 +102,7 @@ struct pml_options {
     uint32_t domain;          /* enum pml_domain */
     uint32_t flags;           /* enum pml_open_flag */
     uint32_t medium;          /* enum pml_medium_kind */
-    uint32_t reserved;
+    uint32_t epoch;           /* PML_OPEN_PROMOTE: the one that begins; 0: the next */
     const struct pml_pmemobj_api *pmemobj; /* medium PML_MEDIUM_PMEMOBJ only */
     const struct pml_identity *identity; /* a new replica only; NULL: a pool of its own */
 };
@@ -371,8 +372,10 @@ const char *pml_tape_bytes(struct pml_tape *tape, uint64_t at);
 int pml_replica_append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t size,
                        struct pml_position *durable); /* lsn: of the first byte; what is durable now */
 int pml_replica_restart(struct pml_pool *pool); /* forget the bytes behind the last whole record */
+int pml_replica_begin(struct pml_pool *pool); /* of no use to anybody from here … */
 int pml_replica_block(struct pml_pool *pool, uint64_t offset, const char *data, size_t size);
 int pml_replica_baseline(struct pml_pool *pool, const struct pml_mark *start);
+int pml_replica_whole(struct pml_pool *pool); /* … to here: enough of the log is there */
 /* cdef: end */
 
 #endif

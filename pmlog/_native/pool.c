@@ -32,6 +32,7 @@ static struct pml_pool *make(const struct pml_options *options) {
     pool->dir_fd = pool->lock_fd = pool->image_fd = -1;
     pool->log_fd = pool->sums_fd = pool->control_fd = -1;
     pool->flags = options->flags;
+    pool->promote_epoch = options->epoch;
     pool->read_only = (options->flags & PML_OPEN_READ_ONLY) != 0;
     pool->max_bytes = pml_round_up(options->max_size, 65536);
     pool->fork_generation = atomic_load(&pml_fork_generation);
@@ -75,7 +76,7 @@ static int start_writer(struct pml_pool *pool) {
     int st = pml_tx_init(pool);
     if (st == PML_OK) st = pml_recover(pool);
     if (pool->flags & PML_OPEN_REPLICA) {
-        if (st == PML_OK) st = pml_checkpointer_start(pool);
+        if (st == PML_OK && !(pool->flags & PML_OPEN_REBUILD)) st = pml_checkpointer_start(pool);
         return st;
     }
     /* The epoch's first record: what follows it can never continue another history. */
@@ -174,7 +175,9 @@ int pml_close(struct pml_pool *pool) {
     if (st == PML_E_CLOSED) return PML_OK;
     if (st != PML_OK) return st;
     pml_checkpointer_stop(pool);
-    if (!pool->read_only && !atomic_load(&pool->poison)) {
+    /* A replica in the middle of a rebuild stays as it is: its old mark vouches for nothing. */
+    bool settled = !pool->rebuilding;
+    if (!pool->read_only && settled && !atomic_load(&pool->poison)) {
         st = pml_log_sync(pool, pool->lsn_tail);
         pthread_mutex_lock(&pool->checkpoint_mutex);
         if (st == PML_OK) st = pml_checkpoint_locked(pool, atomic_load(&pool->lsn_durable), true);

@@ -126,8 +126,10 @@ static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w
 /* Who was stopped under this boot stays so over an open: the word is a shipper's, and only it or a
  * promotion takes it back.  A log that has reached the epoch which took over is its own again. */
 static bool is_fenced(struct pml_pool *pool, const struct pml_chain *end) {
-    return pool->live && pool->control->frozen == PML_FROZEN_FENCED &&
-           pool->control->fenced_epoch > end->epoch;
+    if (!pool->live || pool->control->frozen != PML_FROZEN_FENCED) return false;
+    /* A promotion has to go beyond it: the epoch that took over has a history of its own. */
+    return pool->promote_epoch ? pool->control->fenced_epoch >= pool->promote_epoch
+                               : pool->control->fenced_epoch > end->epoch;
 }
 
 static int may_open(struct pml_pool *pool, const struct pml_chain *end) {
@@ -171,8 +173,44 @@ static void control_begin(struct pml_pool *pool, const struct pml_chain *end) {
     pool->live = true;
 }
 
+/* Only the headers are believed.  The mark is taken for its sequence number, so that the baseline's
+ * marks are newer; where both are gone it is a new pool's.  Nothing is stored here. */
+static int recover_nothing(struct pml_pool *pool) {
+    int marks;
+    struct stat st;
+    if (pml_read_marks(pool, &pool->mark, &marks) != PML_OK)
+        pool->mark = (struct pml_mark){.lsn_checkpoint = PML_LSN_FIRST, .epoch = 1, .sequence = 1};
+    if (fstat(pool->image_fd, &st) != 0)
+        return pml_fail_errno(PML_E_MEDIUM, 0, "cannot stat the image");
+    /* The files may be too short: they are reserved from their beginning on. */
+    pool->file_bytes = 0;
+    uint64_t have = pml_round_up((uint64_t)st.st_size - pool->image_offset, 65536);
+    pool->mark.image_bytes = pml_max64(pml_min64(have, pool->max_bytes), PML_MIN_IMAGE);
+    int done = pml_medium_grow(pool, pool->mark.image_bytes);
+    if (done != PML_OK) return done;
+    struct pml_chain chain = chain_of(&pool->mark);
+    pool->lsn_tail = pool->lsn_received = pool->lsn_appended = chain.lsn;
+    pool->txn = pool->txn_appended = chain.txn;
+    pool->chain = chain.checksum;
+    pool->session = chain.session;
+    pool->epoch = chain.epoch;
+    pool->image_bytes = pool->mark.image_bytes;
+    pool->record_max = pool->ring_bytes / 2;
+    atomic_store(&pool->lsn_checkpoint, chain.lsn);
+    atomic_store(&pool->lsn_durable, chain.lsn);
+    uint64_t session_before = pool->live ? pool->control->session : 0;
+    control_begin(pool, &chain);
+    pool->control_session =
+        pml_max64(session_before,
+                  pml_max64(pool->control_session, pool->session << PML_SESSION_SHIFT)) +
+        1;
+    pool->rebuilding = true;
+    return PML_OK;
+}
+
 int pml_recover(struct pml_pool *pool) {
     int marks = 0;
+    if (pool->flags & PML_OPEN_REBUILD) return recover_nothing(pool);
     int st = pml_read_marks(pool, &pool->mark, &marks);
     if (st != PML_OK) return st;
     st = image_size_ok(pool, &pool->mark);
@@ -215,7 +253,9 @@ int pml_recover(struct pml_pool *pool) {
     bool replica = (pool->flags & PML_OPEN_REPLICA) != 0;
     pool->session = pml_max64(chain.session, pool->mark.session) +
                     (replica || PML_BROKEN(SESSION_KEPT) ? 0 : 1);
-    if (pool->flags & PML_OPEN_PROMOTE) pool->epoch++;
+    if (pool->flags & PML_OPEN_PROMOTE)
+        pool->epoch =
+            pool->promote_epoch ? pml_max32(pool->promote_epoch, pool->epoch) : pool->epoch + 1;
     pool->lsn_received = chain.lsn;
     pool->record_max = pool->ring_bytes / 2;
     atomic_store(&pool->lsn_checkpoint, pool->mark.lsn_checkpoint);

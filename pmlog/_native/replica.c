@@ -12,8 +12,17 @@
  *   3  lsn_durable is published            only now may the caller acknowledge
  *
  * A baseline copies blocks of the primary's image, of different moments.  They are consistent only
- * once the log is applied up to the LSN at which the last of them was read: until then the pool is
- * incomplete, and a file of the receiver's says so before the first block is stored.
+ * once the log is applied up to the LSN at which the last of them was read.  Order of stores, and
+ * what a crash after each of them leaves:
+ *
+ *   1  a file of the caller's says incomplete      the pool as it was; it is rebuilt all the same
+ *   2  both marks are wiped, drain                 a pool that nobody can open or read: no mark
+ *   3  blocks -> image                             the same
+ *   4  drain; headers in the ring are wiped,       the same; nothing of the old log is left, so
+ *      drain                                       that none of it continues the chain
+ *   5  log from the baseline's mark on             the same
+ *   6  that is applied, drain; marks, drain        a pool that is whole
+ *   7  the caller removes its file
  */
 #include <errno.h>
 
@@ -129,11 +138,33 @@ int pml_replica_restart(struct pml_pool *pool) {
 
 /* ---- baseline ---- */
 
+int pml_replica_begin(struct pml_pool *pool) {
+    int st = take(pool);
+    if (st != PML_OK) return st;
+    pthread_mutex_lock(&pool->checkpoint_mutex); /* a checkpoint that is under way ends first */
+    pool->rebuilding = true;
+    pool->lsn_received = pool->lsn_tail;
+    __atomic_store_n(&pool->control->session, 0, __ATOMIC_SEQ_CST); /* readers look away */
+    char *marks = pool->shared.base + PML_MARK_OFFSET;
+    pool->store.ops->set(&pool->store, marks, 0, 2 * PML_MARK_STRIDE);
+    pool->store.ops->flush(&pool->store, marks, 2 * PML_MARK_STRIDE);
+    int error = pool->store.ops->drain(&pool->store);
+    if (error) st = pml_poison(pool, pml_fail_io(error, "cannot wipe the checkpoint marks"));
+    pthread_mutex_unlock(&pool->checkpoint_mutex);
+    pml_lock_give(&pool->lock);
+    return st;
+}
+
+static int must_rebuild(struct pml_pool *pool) {
+    return pool->rebuilding ? PML_OK : pml_fail(PML_E_ARGUMENT, "no baseline has begun");
+}
+
 int pml_replica_block(struct pml_pool *pool, uint64_t offset, const char *data, size_t size) {
     int st = take(pool);
     if (st != PML_OK) return st;
-    if (offset < PML_BODY_OFFSET || offset % PML_PAGE || size % PML_PAGE || !size ||
-        size > PML_MAX_IMAGE || offset > PML_MAX_IMAGE)
+    st = must_rebuild(pool);
+    if (st == PML_OK && (offset < PML_BODY_OFFSET || offset % PML_PAGE || size % PML_PAGE ||
+                         !size || size > PML_MAX_IMAGE || offset > PML_MAX_IMAGE))
         st = pml_fail(PML_E_ARGUMENT, "a block is whole pages of the image's body");
     if (st == PML_OK)
         st = pml_medium_grow(pool,
@@ -143,48 +174,85 @@ int pml_replica_block(struct pml_pool *pool, uint64_t offset, const char *data, 
     return st;
 }
 
-/* The blocks are durable, then the mark says from where the log has to be applied to them.  Records
- * that the ring holds from before belong to another history or to a place behind the mark: neither
- * continues the chain from here. */
+/* Records of another history, or of this one, could continue the chain at the new mark, or pass for
+ * proof that the log goes on: none is left. */
+static int wipe_ring(struct pml_pool *pool) {
+    for (uint64_t at = 0; at < pool->ring_bytes; at += PML_LINE) {
+        const struct pml_record *record =
+            (const struct pml_record *)(const void *)(pool->ring + at);
+        if (record->magic != PML_MAGIC_RECORD) continue;
+        pool->log.ops->set(&pool->log, pool->ring + at, 0, PML_LINE);
+        pool->log.ops->flush(&pool->log, pool->ring + at, PML_LINE);
+    }
+    int error = pool->log.ops->drain(&pool->log);
+    return error ? pml_poison(pool, pml_fail_io(error, "cannot wipe the log")) : PML_OK;
+}
+
+static void begin_at(struct pml_pool *pool, const struct pml_mark *mark) {
+    uint64_t sequence = pool->mark.sequence;
+    pool->mark = *mark;
+    pool->mark.sequence = sequence;
+    pool->mark.flags = pool->mark.reserved = 0;
+    pool->lsn_tail = pool->lsn_received = mark->lsn_checkpoint;
+    pool->txn = mark->txn;
+    pool->session = mark->session;
+    pool->epoch = mark->epoch;
+    pool->chain = mark->chain;
+    pool->image_bytes = mark->image_bytes;
+    pool->image_settled = false;
+    pool->ring_limit = 0;
+    atomic_store(&pool->lsn_checkpoint, mark->lsn_checkpoint);
+    pool->control->epoch = mark->epoch;
+    __atomic_store_n(&pool->control->lsn_checkpoint, mark->lsn_checkpoint, __ATOMIC_RELEASE);
+    __atomic_store_n(&pool->control->lsn_image, mark->lsn_checkpoint, __ATOMIC_RELEASE);
+    pthread_mutex_lock(&pool->sync_mutex);
+    pool->lsn_appended = mark->lsn_checkpoint;
+    pool->txn_appended = mark->txn;
+    pthread_mutex_unlock(&pool->sync_mutex);
+    pml_log_publish(pool, mark->lsn_checkpoint, mark->txn);
+}
+
 int pml_replica_baseline(struct pml_pool *pool, const struct pml_mark *start) {
     int st = take(pool);
     if (st != PML_OK) return st;
-    pthread_mutex_lock(&pool->checkpoint_mutex);
-    int error = PML_BROKEN(BASELINE_NOT_DRAINED) ? 0 : pool->store.ops->drain(&pool->store);
-    if (error)
-        st = pml_poison(pool, pml_fail_errno(PML_E_MEDIUM, error, "cannot make the image durable"));
-    struct pml_mark mark = *start;
-    if (mark.lsn_checkpoint < PML_LSN_FIRST || mark.image_bytes % 65536 ||
-        mark.image_bytes < PML_MIN_IMAGE || mark.image_bytes > pool->max_bytes)
+    st = must_rebuild(pool);
+    if (st == PML_OK &&
+        (start->lsn_checkpoint < PML_LSN_FIRST || start->image_bytes % 65536 ||
+         start->image_bytes < PML_MIN_IMAGE || start->image_bytes > pool->max_bytes))
         st = pml_fail(PML_E_ARGUMENT, "the baseline's position makes no sense");
-    mark.flags = mark.reserved = 0;
-    if (st == PML_OK) st = pml_medium_grow(pool, mark.image_bytes);
-    __atomic_store_n(&pool->control->session, 0, __ATOMIC_SEQ_CST); /* readers look again */
-    if (st == PML_OK) st = pml_mark_write(pool, &mark);
-    if (st == PML_OK && !PML_BROKEN(BASELINE_ONE_MARK)) {
-        /* Both slots, lest a damaged newer one bring the old history back. */
-        st = pml_mark_write(pool, &mark);
-    }
-    if (st == PML_OK) {
-        pool->lsn_tail = pool->lsn_received = mark.lsn_checkpoint;
-        pool->txn = mark.txn;
-        pool->session = mark.session;
-        pool->epoch = mark.epoch;
-        pool->chain = mark.chain;
-        pool->image_bytes = mark.image_bytes;
-        pool->ring_limit = 0;
-        atomic_store(&pool->lsn_checkpoint, mark.lsn_checkpoint);
-        pool->control->epoch = mark.epoch;
-        __atomic_store_n(&pool->control->lsn_checkpoint, mark.lsn_checkpoint, __ATOMIC_RELEASE);
-        __atomic_store_n(&pool->control->lsn_image, mark.lsn_checkpoint, __ATOMIC_RELEASE);
-        pthread_mutex_lock(&pool->sync_mutex);
-        pool->lsn_appended = mark.lsn_checkpoint;
-        pool->txn_appended = mark.txn;
-        pthread_mutex_unlock(&pool->sync_mutex);
-        pml_log_publish(pool, mark.lsn_checkpoint, mark.txn);
-        __atomic_store_n(&pool->control->session, ++pool->control_session, __ATOMIC_SEQ_CST);
-    }
+    if (st == PML_OK) st = pml_medium_grow(pool, start->image_bytes);
+    pthread_mutex_lock(&pool->checkpoint_mutex);
+    int error = st == PML_OK && !PML_BROKEN(BASELINE_NOT_DRAINED)
+                    ? pool->store.ops->drain(&pool->store)
+                    : 0;
+    if (error) st = pml_poison(pool, pml_fail_io(error, "cannot make the image durable"));
+    if (st == PML_OK) st = wipe_ring(pool);
+    if (st == PML_OK) begin_at(pool, start);
     pthread_mutex_unlock(&pool->checkpoint_mutex);
+    pml_lock_give(&pool->lock);
+    return st;
+}
+
+int pml_replica_whole(struct pml_pool *pool) {
+    int st = take(pool);
+    if (st != PML_OK) return st;
+    st = must_rebuild(pool);
+    if (st != PML_OK) {
+        pml_lock_give(&pool->lock);
+        return st;
+    }
+    pthread_mutex_lock(&pool->checkpoint_mutex);
+    pool->rebuilding = false;
+    st = pml_checkpoint_locked(pool, pool->lsn_tail, false);
+    /* Both slots: one alone is taken for damage. */
+    struct pml_mark mark = pool->mark;
+    int slots = PML_BROKEN(BASELINE_ONE_MARK) ? 1 : 2;
+    for (int slot = 0; st == PML_OK && slot < slots; slot++) st = pml_mark_write(pool, &mark);
+    if (st == PML_OK)
+        __atomic_store_n(&pool->control->session, ++pool->control_session, __ATOMIC_SEQ_CST);
+    pthread_cond_signal(&pool->checkpoint_wake);
+    pthread_mutex_unlock(&pool->checkpoint_mutex);
+    if (st == PML_OK && !pool->thread_runs) st = pml_checkpointer_start(pool);
     pml_lock_give(&pool->lock);
     return st;
 }

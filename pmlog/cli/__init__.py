@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
     LOCKED = 4
     """Another process has the pool open for writing."""
     UNREADABLE = 5
-    """The pool is damaged, or of a later version, so that it cannot be opened."""
+    """The pool is damaged, incomplete, or of a later version, so that it cannot be opened."""
     REFUSED = 6
     """The file system refuses."""
     GONE = 7
@@ -66,6 +66,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (errors.ConfigError, ExitCode.USAGE),
     (errors.FormatError, ExitCode.UNREADABLE),
     (errors.CorruptionError, ExitCode.UNREADABLE),
+    (errors.IncompleteError, ExitCode.UNREADABLE),
     (Exception, ExitCode.FAILED),
 )
 

@@ -1,18 +1,22 @@
 """`pmlog dump`: the records of a pool's log."""
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
+from pmlog import saved
 from pmlog.cli import reported
 from pmlog.errors import ConfigError
 from pmlog.log import LogReader, Record
 
 
 def dump(
-    pool: Annotated[str, typer.Argument(help="The pool's folder.")],
+    pool: Annotated[
+        str, typer.Argument(help="The pool's folder, or a file of records saved from one.")
+    ],
     lsn: Annotated[
         str | None,
         typer.Option(
@@ -28,17 +32,26 @@ def dump(
     """List the log's records, from the checkpoint or an LSN on.
 
     Nothing is changed, and a writer may be at work meanwhile.
+    Of a file that a returning primary has saved, the records that it holds.
 
     Example: pmlog dump /dev/shm/orders
     """
-    with reported(), LogReader(pool, None if lsn is None else _parse(lsn)) as reader:
-        for record in islice(reader.records(), limit):
+    with reported():
+        for record in islice(_records(pool, None if lsn is None else _parse(lsn)), limit):
             if as_json:
                 print(json.dumps(_facts(record)))
             else:
                 print(_line(record))
                 for change in record.ranges if ranges else ():
                     print(f"  {change.kind} offset={change.offset} length={change.length}")
+
+
+def _records(path: str, lsn: int | None) -> Iterator[Record]:
+    if saved.is_saved_tail(path):
+        yield from (record for record in saved.read(path) if record.lsn >= (lsn or 0))
+        return
+    with LogReader(path, lsn) as reader:
+        yield from reader.records()
 
 
 def _parse(lsn: str) -> int:

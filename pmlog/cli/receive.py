@@ -41,6 +41,13 @@ def receive(  # noqa: PLR0917 - options of a command
     listen: Annotated[
         str, typer.Option(help="HOST:PORT to listen at; port 0 takes any free one.")
     ] = "127.0.0.1:7071",
+    replica: Annotated[
+        Path | None,
+        typer.Option(
+            help="The replica's folder, DIR/pool if not given: an old primary's pool comes back "
+            "as a replica this way, and what its new primary lacks is saved beside it first."
+        ),
+    ] = None,
     on_promote: Annotated[
         str,
         typer.Option(
@@ -54,7 +61,7 @@ def receive(  # noqa: PLR0917 - options of a command
     tls_ca: TlsCa = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Keep a copy of a pool, in DIR/pool, until SIGTERM.
+    """Keep a copy of a pool until SIGTERM.
 
     It goes on where the copy ends, whenever a shipper can be reached.
     `pmlog promote` makes the copy a pool of its own.
@@ -85,6 +92,7 @@ def receive(  # noqa: PLR0917 - options of a command
             listen=parse_listen(listen, has),
             on_promote=tuple(shlex.split(on_promote)),
             security=has,
+            replica=replica,
         )
         try:
             run(config, log_level)

@@ -258,6 +258,7 @@ static void a_baseline_is_durable_before_its_marks(void) {
     char file[300], page[PML_PAGE], found[PML_PAGE];
     random_fill(test_seed, page, sizeof page);
     CHECK_OK(pml_position(p.primary, &here));
+    CHECK_OK(pml_replica_begin(p.replica));
     watch(&p.replica->store, p.replica->shared.base, false);
     CHECK_OK(pml_replica_block(p.replica, 64 * KIB, page, sizeof page));
     struct pml_mark start = {.lsn_checkpoint = here.lsn,
@@ -267,6 +268,7 @@ static void a_baseline_is_durable_before_its_marks(void) {
                              .epoch = 3,
                              .chain = here.chain};
     CHECK_OK(pml_replica_baseline(p.replica, &start));
+    CHECK_OK(pml_replica_whole(p.replica));
     CHECK(!watched.early_mark);
     p.replica->store.ops = watched.below;
     snprintf(file, sizeof file, "%s/image", p.replica_path);

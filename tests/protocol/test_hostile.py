@@ -196,7 +196,8 @@ async def test_hostile_shipper(
         assert receiver.last_error is not None
         assert receiver.replica.position == before
         assert receiver.state.seal is None
-        assert receiver.state.incomplete is None
+        assert receiver.replica is not None
+        assert not receiver.replica.is_rebuilding
         spoken.messages = [
             wire.Stream(4096 + source.cut, 1, source.identity),
             frame(source, source.cut, len(source.data)),

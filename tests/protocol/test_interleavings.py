@@ -28,7 +28,6 @@ from pmlog.position import Position
 from pmlog.replica import Replica
 from receiver.config import Config as ReceiverConfig
 from receiver.receiver import Receiver
-from receiver.state import Incomplete, State
 from shipper.config import Config
 from shipper.power.supply import Supply
 from shipper.service import _pools, _supplies, make_app
@@ -336,16 +335,17 @@ def test_frozen_while_it_is_opened(pool_path: Path) -> None:
 async def test_whole_but_not_noted(memory_dir: Path, pool: pmlog.Pool) -> None:
     """A copy whose last byte is there is whole, also if the receiver was killed before it noted so.
 
-    1. The last record that a baseline lacked is durable.
+    1. The last record that a baseline lacked is durable, and so are the checkpoint marks.
     2. SIGKILL, before the mark `incomplete` is removed.
     3. The primary is lost: no frame will come, and the copy was never promotable again.
     """
     with LogReader(pool.path) as reader:
         identity: Identity = reader.identity()
     folder = memory_dir / "one"
-    State(folder).set_incomplete(Incomplete(4096))
+    folder.mkdir()
     with Replica(folder / "pool", identity) as replica:
         assert replica.position.lsn == 4096
+    marks.set_incomplete(folder / "pool", marks.Incomplete("baseline"))
     config = ReceiverConfig(("http://127.0.0.1:9",), folder, "one", "any", LOOPBACK)
     receiver = Receiver(config)
     await receiver.start()

@@ -67,14 +67,19 @@ def _matches(row: dict[str, str], values: dict[str, str]) -> bool:
 def test_answers_to_hello() -> None:
     """Exactly one row of the table speaks of each combination, and the function says the same."""
     rows = PAGE["Answers to hello"]
-    for version, pool, later, found in product(NO_YES, NO_YES, NO_YES, wire.Found):
+    for version, pool, later, earlier, found in product(NO_YES, NO_YES, NO_YES, NO_YES, wire.Found):
         values = {
-            "version": version, "pool": pool, "later epoch": later, "found": found.value,
+            "version": version, "pool": pool, "later epoch": later, "earlier epoch": earlier,
+            "found": found.value,
         }  # fmt: skip
         fitting = [row for row in rows if _matches(row, values)]
         assert len(fitting) == 1, values
         answer = wire.answer_hello(
-            version=NO_YES[version], pool=NO_YES[pool], later_epoch=NO_YES[later], found=found
+            version=NO_YES[version],
+            pool=NO_YES[pool],
+            later_epoch=NO_YES[later],
+            earlier_epoch=NO_YES[earlier],
+            found=found,
         )
         assert answer.value == fitting[0]["answer"]
 

@@ -65,7 +65,7 @@ class Node:
     async def end(self) -> None:
         """End it in order, and let the checker look at the replica."""
         if self.receiver is not None:
-            is_whole = self.receiver.state.incomplete is None
+            is_whole = not self.receiver.is_incomplete
             await self.receiver.stop()
             self.receiver = None
             if is_whole and self.path.exists():
@@ -79,7 +79,7 @@ class Node:
     def is_complete(self) -> bool:
         """Whether it would be promoted without loss."""
         receiver, replica = self.receiver, self.replica
-        if receiver is None or replica is None or receiver.state.incomplete is not None:
+        if receiver is None or replica is None or receiver.is_incomplete:
             return False
         seal = receiver.state.seal
         return seal is not None and (sealing_of(seal.place, replica.position) is Sealing.COMPLETE)
@@ -95,13 +95,13 @@ class Node:
         if replica is None or receiver.state.promotion is not None or replica._pool is None:
             return
         at, history = replica.position, self.host.history
-        now = (at, receiver.state.seal, receiver.state.incomplete, history, history.lsn_end)
+        now = (at, receiver.state.seal, receiver.is_incomplete, history, history.lsn_end)
         if all(one is other for one, other in zip(now, self._checked, strict=False)):
             return  # nothing of this has changed
         if len(self._checked) > 2 and self._checked[2] is not now[2]:
-            self.world.trace("whole" if now[2] is None else "incomplete", self.name)
+            self.world.trace("incomplete" if now[2] else "whole", self.name)
         self._checked = now
-        if receiver.state.incomplete is None and at.txn:
+        if not receiver.is_incomplete and at.txn:
             demand(history.has(at), f"{self.name} ends at {at}, where {self.host.name} never was")
             self.lsn_durable = max(self.lsn_durable, at.lsn)
             self.lsn_received = max(self.lsn_received, replica.lsn_next)

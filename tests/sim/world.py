@@ -260,7 +260,7 @@ class World:
             for _, node in sorted(self.nodes.items())
             if node.receiver is not None
             and node.replica is not None
-            and node.receiver.state.incomplete is None
+            and not node.receiver.is_incomplete
             and node.replica.position.txn
         ]
         if not fit:
@@ -361,7 +361,7 @@ class World:
             node.replica is not None
             and node.replica.position.lsn == host.history.lsn_end
             and node.receiver is not None
-            and node.receiver.state.incomplete is None
+            and not node.receiver.is_incomplete
             for node in self.nodes.values()
         ):
             demand(self.loop.now_s < deadline_s, "a receiver never gets to the end")

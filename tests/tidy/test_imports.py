@@ -13,7 +13,17 @@ import pytest
 import pmlog
 
 ROOT = Path(__file__).resolve().parents[2]
-PURE = {"errors", "durations", "identity", "limits", "sizes", "position", "levels", "wire"}
+PURE = {
+    "errors",
+    "history",
+    "durations",
+    "identity",
+    "limits",
+    "sizes",
+    "position",
+    "levels",
+    "wire",
+}
 # Standard modules that touch no clock, file, socket, process or random source.
 PURE_STANDARD = {
     "__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "decimal", "enum",

@@ -41,6 +41,7 @@ TREE = {
     "ProtocolError": "ReplicationError",
     "PeerUnavailableError": "ReplicationError",
     "NotPromotableError": "ReplicationError",
+    "IncompleteError": "ReplicationError",
     "InvariantViolationError": "PmlogError",
 }
 CLASSES: list[type[pmlog.PmlogError]] = [

@@ -11,7 +11,6 @@ from pmlog import vault
 from pmlog.identity import Identity, Mark
 from pmlog.position import Position
 from pmlog.wire import Place
-from receiver.state import Incomplete
 from receiver.vault import Fit, judge
 from shipper.power.decide import VAULT_BYTES_PER_S
 from shipper.vault import Plan, plans
@@ -71,13 +70,13 @@ def _manifest(*, has_image: bool) -> vault.Manifest:
 
 def test_what_becomes_of_a_vault() -> None:
     """Each pair of replica and vault has its verdict; a later epoch and a longer log always win."""
-    incompletes = (None, Incomplete(0), Incomplete(150))
+    incompletes = (False, True)
     for has_image, incomplete in itertools.product((True, False), incompletes):
         manifest = _manifest(has_image=has_image)
-        rebuild = incomplete is not None and not incomplete.lsn
+        rebuild = incomplete
 
         def fit(
-            lsn: int, epoch: int = 2, incomplete: Incomplete | None = incomplete,
+            lsn: int, epoch: int = 2, incomplete: bool = incomplete,
             manifest: vault.Manifest = manifest,
         ) -> Fit:  # fmt: skip
             return judge(Position(epoch, lsn, 0), incomplete, manifest)
