@@ -383,7 +383,8 @@ class Session:
         frame = wire.encode_frame(self.pool.identity.pool_id, epoch, self.lsn_next, piece, codec)
         if not self.figures.frames:
             self.figures.lsn_first = self.lsn_next
-            self._acked_at = begun
+        if not self._in_flight_bytes():
+            self._acked_at = begun  # so far there was nothing to acknowledge
         self.lsn_next += size
         self.pool.note_sent(self)
         async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -462,7 +463,8 @@ class Session:
             and now.applied <= ack.applied <= ack.durable
         ):
             raise ProtocolError(f"an acknowledgement of {ack} after {now}")
-        self._acked_at = self.pool.clock()
+        if ack.received > now.received:
+            self._acked_at = self.pool.clock()
         if self._consumer is not None and ack.durable > max(now.durable, self.lsn_pinned):
             self._consumer.ack(ack.durable)
         self.sealed = ack.sealed

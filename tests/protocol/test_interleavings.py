@@ -31,6 +31,7 @@ from receiver.receiver import Receiver
 from shipper.config import Config
 from shipper.power.supply import Supply
 from shipper.service import _pools, _supplies, make_app
+from shipper.session import STALL_S
 from shipper.shared import SharedPool
 from tests.support import PATIENCE_S, SMALL
 
@@ -399,3 +400,39 @@ async def test_power_returns_in_a_baseline(stage: Stage, pool: pmlog.Pool) -> No
     )
     assert (await restoring)["restored"]
     pool.dict("words")["b"] = 2
+
+
+async def test_repeating_oneself_is_no_progress(stage: Stage, pool: pmlog.Pool) -> None:
+    """A receiver is let go when it acknowledges nothing new, and not because it was idle before.
+
+    1. A receiver has everything; an hour passes without a commit.
+    2. A frame is sent; before the answer is there the shipper looks whether the receiver is stuck:
+       it took the hour for silence.
+    3. The receiver repeats what it has said: that counted as an answer, and it could hold writers
+       at their bound for ever.
+    """
+    pool.dict("words")["a"] = 1
+    shipper = await stage.shipper(Path(pool.path))
+    hour = 0.0
+    clock = shipper.pool.clock
+    shipper.pool.clock = lambda: clock() + hour
+    with LogReader(pool.path, 4096) as reader:
+        begin = reader.position
+    peer = await stage.peer(shipper, "one", begin)
+    before = pool.position.lsn
+    await peer.hear(wire.Heartbeat)
+    await peer.ack(before)
+    await pool.wait_async(pmlog.Level.REPLICATED, timeout=PATIENCE_S)
+    hour = 3600.0
+    pool.dict("words")["b"] = 2
+    session = shipper.pool.sessions["one"]
+    async with asyncio.timeout(PATIENCE_S):
+        while session.lsn_next == before:  # noqa: ASYNC110 - of another task
+            await asyncio.sleep(0.001)
+    session.beat()
+    await peer.hear(wire.Heartbeat)
+    assert shipper.pool.sessions["one"] is session
+    hour += STALL_S + 1
+    await peer.ack(before)
+    refusal = await peer.hear(wire.Refuse)
+    assert "no acknowledgement" in refusal.reason
