@@ -266,9 +266,11 @@ class Receiver:
         replica, self.replica = self.replica, None
         if replica is not None:
             await asyncio.to_thread(replica.close)
-        await asyncio.to_thread(_promote, path, promotion.epoch)
+        if await asyncio.to_thread(_promote, path, promotion.epoch):
+            await self.application.start(str(path), promotion.epoch)
+        else:
+            self.application.failure = "not started again: one that has the pool open lives on"
         self._ready = True
-        await self.application.start(str(path), promotion.epoch)
         self._dialling = asyncio.create_task(self._tell(promotion), name="tell sources")
 
     async def _tell(self, promotion: Promotion) -> None:
@@ -427,13 +429,15 @@ def reopened(failed: Replica, path: Path, open_replica: Callable[..., Replica]) 
     return opened(path, open_replica)
 
 
-def _promote(path: Path, epoch: int) -> None:
+def _promote(path: Path, epoch: int) -> bool:
+    """Promote, or finish it; answer whether an application may be started."""
     try:
         with Replica(path) as replica:
             now = replica.position.epoch
     except PoolLockedError:
-        return  # the application runs, which it could not before the promotion was finished
+        return False  # the application runs, which it could not before this was finished
     if now < epoch:
         promote(path, epoch=epoch).close()
     else:
         marks.release(path, epoch)
+    return True

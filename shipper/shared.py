@@ -331,6 +331,12 @@ class SharedPool:
         """Whether receivers that have everything get the seal."""
         return self.seal_lsn is not None and not self.is_unsealing
 
+    def _has_control(self) -> bool:
+        # The words by which a writer is told. A copy that nobody has opened yet has none, as after
+        # a restore from a backup: the stop mark alone keeps everybody out, also one who is opening
+        # it just now, since he looks again.
+        return self.reader.status() is not None
+
     def _is_fenced(self) -> bool:
         return self.fenced_epoch is not None
 
@@ -350,12 +356,14 @@ class SharedPool:
         self.stop_source = source
         self.is_stopping = True
         self._set_stop(old.told if old is not None else ())
-        await asyncio.to_thread(self.reader.freeze)
+        if self._has_control():
+            await asyncio.to_thread(self.reader.freeze)
         # Nobody has opened this copy under this boot: then the chain itself ends it.
         if self.fenced_epoch is not None:
             # A hello from a later epoch came meanwhile: that is for good, and counts more.
             marks.set_stop(self.path, marks.Stop("fenced", self.fenced_epoch))
-            self.reader.fence(self.fenced_epoch)
+            if self._has_control():
+                self.reader.fence(self.fenced_epoch)
             return
         self.seal_lsn = self.reader.lsn_durable
         note(
@@ -391,7 +399,8 @@ class SharedPool:
         self.is_unsealing = False
         self.told = ()
         # In this order: killed between the two, the next shipper stops the pool again.
-        self.reader.unfreeze()
+        if self._has_control():
+            self.reader.unfreeze()
         marks.set_stop(self.path, None)
         self.is_stopping = False
         note(_log, "unfrozen", pool=self.path)
@@ -438,7 +447,8 @@ class SharedPool:
         if not self.is_replica():
             marks.set_stop(self.path, marks.Stop(why="fenced", epoch=epoch))
         self._fenced_epoch = epoch
-        self.reader.fence(epoch)
+        if self._has_control():
+            self.reader.fence(epoch)
         note(_log, "fenced", level=logging.ERROR, pool=self.path, epoch=epoch)
         for session in list(self.sessions.values()):
             session.end(f"epoch {epoch} has taken over")

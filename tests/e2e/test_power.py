@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
+import uuid
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +151,78 @@ def test_shipper_restarts_frozen(cluster: Cluster) -> None:
     until(lambda: status(receiver)["sealed"])
     assert has_all(receiver, cluster.pool)
     assert again.ask("/v1/power-loss", "POST")[1]["sealed"]
+
+
+def test_receiver_killed_after_promotion(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A promoted receiver that was killed comes back beside its application, which goes on.
+
+    1. The receiver is promoted, and starts the application.
+    2. SIGKILL to the receiver; the application holds the pool and writes.
+    3. The receiver is started again: it has to say that it is promoted, and to tell old primaries.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = cluster.folder / "application.out"
+    script = cluster.folder / "application.sh"
+    script.write_text(f'exec "{sys.executable}" "{WRITER}" "$PMLOG_POOL" >> "{out}"\n')
+    with pmlog.open(cluster.pool, **SMALL) as pool:
+        pool.array("last", shape=(1,), dtype="i8")
+        pool.dict("numbers")
+        shipper = cluster.shipper()
+        command = ("--on-promote", f"sh {script}")
+        receiver = cluster.receiver("one", shipper.port, *command)
+        until(lambda: status(receiver)["txn_durable"])
+        assert receiver.ask("/v1/promote", "POST", {"accept_loss": True})[0] == 200
+        until(lambda: out.exists() and '"open"' in out.read_text())
+        application = status(receiver)["application"]["pid"]
+        receiver.kill()
+        try:
+            again = cluster.receiver("one", shipper.port, *command)
+            until(lambda: status(again)["state"] == "promoted")
+            assert status(again)["epoch"] == 2
+            before = numbers(cluster)
+            until(lambda: numbers(cluster) > before)
+        finally:
+            os.kill(application, signal.SIGKILL)
+
+
+def numbers(cluster: Cluster) -> int:
+    """Return how far the application at the promoted receiver has come."""
+    with pmlog.open(cluster.replica("one"), readonly=True) as pool:
+        return int(pool.array("last")[0])
+
+
+@pytest.mark.parametrize("control", ["of another boot", "gone"])
+def test_host_comes_back_frozen(cluster: Cluster, control: str) -> None:
+    """A pool that was sealed, and whose host then restarted, is shipped again, and can be restored.
+
+    1. Frozen, sealed; the host restarts, from its disk or from a copy without the control file.
+    2. The shipper finds the stop mark, and no writer to stop.
+    """
+    shipper, receiver = cluster.pair()
+    writer = cluster.busy_writer(receiver)
+    assert shipper.ask("/v1/power-loss", "POST")[1]["sealed"]
+    last = writer.hear()["last"]
+    shipper.kill()
+    file = cluster.pool / "control"
+    if control == "gone":
+        file.unlink()
+    else:
+        boot = uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+        data = file.read_bytes()
+        assert boot in data
+        file.write_bytes(data.replace(boot, bytes(16)))
+    receiver.kill()
+    again = cluster.shipper()
+    receiver = cluster.receiver("one", again.port)
+    assert cluster.writer().hear()["event"] == "refused"
+    until(
+        lambda: status(receiver)["state"] in ("saving", "receiving") and status(receiver)["sealed"]
+    )
+    code, answer = again.ask("/v1/power-loss", "DELETE", {"timeout_s": 60})
+    assert (code, answer["restored"]) == (200, True)
+    assert not status(receiver)["sealed"]
+    resumed = cluster.writer(str(last + 100))
+    assert resumed.hear() == {"event": "open", "last": last, "epoch": 1}
+    assert resumed.hear()["last"] == last + 100
+    until(lambda: has_all(receiver, cluster.pool))
+    assert last_of(cluster.replica("one")) == last + 100
