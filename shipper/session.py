@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 from pmlog import limits, marks, wire
 from pmlog.errors import GapError, PeerUnavailableError, PmlogError, ProtocolError
-from pmlog.history import Beginnings, before, must_make_sense, parting
+from pmlog.history import Beginnings, History, before, must_make_sense, parting
 from pmlog.image import ImageReader, blocks_of
 from pmlog.log import Consumer, LogReader
 from pmlog.logs import note
@@ -137,7 +137,8 @@ class Session:
         farewell: wire.Refuse | None = None
         gone = "the receiver has closed it"
         try:
-            answer = self._begin()
+            history = await asyncio.to_thread(_history_of, self.pool.path)
+            answer = self._begin(history)
             if isinstance(answer, wire.Refuse):
                 farewell = answer
             else:
@@ -192,14 +193,13 @@ class Session:
 
     # ---- hello ---------------------------------------------------------------------------------
 
-    def _begin(self) -> wire.Message:
+    def _begin(self, history: History) -> wire.Message:
         pool, hello = self.pool, self._hello
-        marks.must_be_whole(pool.path)
         reader = self._reader = LogReader(pool.path)
         epoch = self._epoch = reader.epoch
         place = hello.place
         later = max(place.epoch if place else 0, hello.heard, pool.fenced_epoch or 0)
-        self._history = before(marks.history_of(pool.path).beginnings, epoch)
+        self._history = before(history.beginnings, epoch)
         parted = parting(self._history, hello.history)
         found = find(reader, place, parted)
         answer = wire.answer_hello(
@@ -325,7 +325,7 @@ class Session:
                         figures.wire_bytes += len(frame)
                 await self._say(wire.BlocksDone(len(differing)))
         # A replica that was itself begun anew meanwhile: its blocks were of two histories.
-        marks.must_be_whole(self.pool.path)
+        await asyncio.to_thread(marks.must_be_whole, self.pool.path)
         if reader.session != session:
             raise ProtocolError("the pool was opened anew meanwhile")
         # The image holds nothing of records that are not durable: what was read is no newer.
@@ -476,6 +476,12 @@ class Session:
             self._unseal_sent = False
         self.pool.advance(self, Progress(ack.received, ack.durable, ack.applied))
         self.wake()
+
+
+def _history_of(path: str) -> History:
+    """Read what a pool that is served knows of promotions; an incomplete one is not served."""
+    marks.must_be_whole(path)
+    return marks.history_of(path)
 
 
 def common_lsn(

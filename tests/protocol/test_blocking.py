@@ -34,6 +34,7 @@ ALLOWED = [
     # that takes over while power fails would have to be thought through at each await.
     ("shipper/shared.py", "_set_stop", "a stop mark, before the seal is given"),
     ("shipper/shared.py", "fence", "a stop mark, before the receiver is answered"),
+    ("shipper/shared.py", "is_replica", "a stop mark, only while power fails or an epoch ends"),
     ("shipper/shared.py", "unfreeze", "a stop mark is removed, after the seals are back"),
     ("logging/__init__.py", "emit", "a line to standard error"),
 ]
