@@ -84,7 +84,7 @@ def make_plan(seed: int) -> Plan:
         battery_s=rng.choice((0.2, 1.0, 3.0)),
         is_simulated=has_full_battery and rng.random() < 0.6,
         kills_promoter_s=rng.uniform(0, 0.02) if rng.random() < 0.25 else None,
-        returns=rng.choice(("", "", "seal", "kill")) if ending != "promotion" else "",
+        returns=rng.choice(("", "", "seal", "kill")),
     )
 
 

@@ -36,6 +36,9 @@ ALLOWED = [
     ("shipper/shared.py", "fence", "a stop mark, before the receiver is answered"),
     ("shipper/shared.py", "is_replica", "a stop mark, only while power fails or an epoch ends"),
     ("shipper/shared.py", "unfreeze", "a stop mark is removed, after the seals are back"),
+    ("shipper/session.py", "_begin", "the marks of a pool's folder, once a connection"),
+    ("shipper/shared.py", "is_replica", "the same, when power fails or an epoch ends"),
+    ("shipper/shared.py", "_file_of", "whether the pool is still the same, once a beat"),
     ("logging/__init__.py", "emit", "a line to standard error"),
 ]
 
