@@ -13,6 +13,8 @@ NATIVE_TESTING ?= ON
 SANITIZERS ?= address,undefined
 VALGRIND ?= valgrind;--quiet;--error-exitcode=99;--leak-check=full;--errors-for-leak-kinds=definite
 PYTEST_ARGS ?=
+# Seconds that each fuzzer runs.
+FUZZ_S ?= 60
 BENCH_ARGS ?=
 SUITE_ARGS ?=
 DEMO_ARGS ?=
@@ -175,6 +177,24 @@ test: ## Everything a change must pass; sets up what it needs
 
 .PHONY: check
 check: lint types analyze sanitize valgrind ## All checks that run no Python test
+
+FUZZ_TARGETS := frame from_receiver from_shipper record position
+
+.PHONY: fuzz
+fuzz: $(STAMP)-fuzz ## Fuzz pools and records with libFuzzer, the wire with atheris: FUZZ_S=seconds each
+	$(MAKE) system SYSTEM_PACKAGES="$(SYSTEM_PACKAGES) clang libclang-rt-14-dev"
+	mkdir -p "$(BUILD)/fuzz/pool"
+	clang -std=c11 -g -O1 -D_GNU_SOURCE -DPML_TESTING=1 -DPML_LIBFUZZER -Ipmlog/_native -Itests/native \
+	    -DPML_MIN_IMAGE=131072ull -DPML_MIN_RING=65536ull \
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    tests/native/test_fuzz.c pmlog/_native/*.c -lpthread -ldl -o "$(BUILD)/fuzz/fuzz_pool"
+	"$(BUILD)/fuzz/fuzz_pool" -max_len=1024 -max_total_time=$(FUZZ_S) -artifact_prefix="$(BUILD)/fuzz/" \
+	    "$(BUILD)/fuzz/pool"
+	for target in $(FUZZ_TARGETS); do \
+	    mkdir -p "$(BUILD)/fuzz/$$target"; \
+	    $(PY) -m tests.fuzz $$target -max_total_time=$(FUZZ_S) -artifact_prefix="$(BUILD)/fuzz/" \
+	        "$(BUILD)/fuzz/$$target"; \
+	done
 
 .PHONY: soak
 soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=30m

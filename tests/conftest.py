@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # `pytest` as a command does not put the working directory there
     sys.path.insert(0, str(ROOT))
 
+from tests.canaries import hook  # noqa: E402 - the lines above make it importable
+
+hook.install()  # before what it breaks is imported
+
 import pmlog  # noqa: E402 - the lines above make the helpers importable
 from tests.support import SHM, SMALL, Child, OpenPool, faults_of  # noqa: E402 - the same
 

@@ -11,7 +11,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.sim.world import simulate
+from tests.canaries import hook
+
+hook.install()  # before what it breaks is imported
+
+from tests.sim.world import simulate  # noqa: E402 - the line above has to come first
 
 
 def main() -> None:

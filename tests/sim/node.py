@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmlog._engine import lib
+from pmlog.position import Position
 from pmlog.replica import Replica
 from receiver.config import Config
+from receiver.link import Link
 from receiver.promote import Sealing, sealing_of
 from receiver.receiver import Receiver
 from tests.sim.history import BrokenError, demand
@@ -32,6 +34,11 @@ class Node:
         self.lsn_durable = self.lsn_received = 0
         """What a whole copy has had."""
         self._checked: tuple[Any, ...] = (None,)
+        self._link: Link | None = None
+        self._began_at: Position | None = None
+        """What it had when that connection began."""
+        self._was_complete = False
+        """When it was killed."""
 
     @property
     def replica(self) -> Replica | None:
@@ -43,6 +50,10 @@ class Node:
         config = Config((self.host.name,), self.folder, self.name, "any", LISTEN)
         self.receiver = Receiver(config, self._dialling, partial(Replica, background=False))
         await self.receiver.start()
+        demand(
+            not self._was_complete or self.is_complete(),
+            f"{self.name} had the seal, and lost it when it was killed",
+        )
 
     @contextlib.asynccontextmanager
     async def _dialling(self, config: Config) -> AsyncIterator[Any]:
@@ -51,9 +62,10 @@ class Node:
 
     async def kill(self) -> None:
         """SIGKILL."""
-        receiver, self.receiver = self.receiver, None
-        if receiver is None:
+        if self.receiver is None:
             return
+        self._was_complete = self.is_complete()
+        receiver, self.receiver = self.receiver, None
         self.world.network.drop(self.name)
         await receiver._stop_dialling()
         replica = receiver.replica
@@ -95,6 +107,15 @@ class Node:
         if replica is None or receiver.state.promotion is not None or replica._pool is None:
             return
         at, history = replica.position, self.host.history
+        link = receiver.link
+        if link is not self._link:
+            self._link, self._began_at = link, at
+        # Until the mark is set, and the position with it, blocks are a mixture of two histories.
+        demand(
+            link is None or not link.blocks or self._began_at is not at
+            or (self.folder / "incomplete").exists(),
+            f"{self.name} has blocks of a baseline, and does not say that it is incomplete",
+        )  # fmt: skip
         now = (at, receiver.state.seal, receiver.is_incomplete, history, history.lsn_end)
         if all(one is other for one, other in zip(now, self._checked, strict=False)):
             return  # nothing of this has changed

@@ -158,10 +158,10 @@ class Host:
                 await asyncio.sleep(min(delay_ns / 1e9, 0.05))
                 if not self.has_writer():
                     return
-            if not self._has_credit():
-                await asyncio.sleep(0.05)
-                continue
-            self._commit_one()
+            if self._has_credit():
+                self._commit_one()
+            else:
+                await asyncio.sleep(0.02)  # until receivers have caught up, or this one is lost
             if self.world.rng.random() < 0.05:
                 await asyncio.sleep(0.001)
 
@@ -171,16 +171,13 @@ class Host:
         control = lib.pml_tail_control(self._reader._tail)
         delay_ns = int(control.delay_ns)
         if delay_ns:
-            bound = Bound(0, control.lsn_limit, control.backlog_limit_bytes)
+            bound = Bound(0, int(control.lsn_limit), int(control.backlog_limit_bytes))
             self._reader.publish(0, 0, 0, bound)
         return delay_ns
 
     def _has_credit(self) -> bool:
-        """Look at the limit as the engine does, which would wait on the real clock."""
+        """Whether the bound lets a transaction begin; the engine would wait on the real clock."""
         assert self._reader is not None
-        if self.shared is None:
-            self._reader.publish(0, 0, 0)  # the words of a shipper that is gone do not count
-            return True
         limit = int(lib.pml_tail_control(self._reader._tail).lsn_limit)
         return not limit or self.history.lsn_end < limit
 
@@ -299,6 +296,15 @@ class Host:
                 demand(
                     got <= max(node.lsn_durable, node.replica.position.lsn),
                     f"{name} is taken to have {got} durable, and has {node.replica.position.lsn}",
+                )
+                pin = session._consumer
+                demand(
+                    pin is None or pin.lsn_acked <= max(got, session.figures.lsn_first),
+                    f"the log is kept for {name} from {pin and pin.lsn_acked}, and it has {got}",
+                )
+                demand(
+                    not shared.is_sealing or not session.has_all or node.is_complete(),
+                    f"{name} is taken to hold the seal, and does not",
                 )
         control = lib.pml_tail_control(self._reader._tail)
         k = self.config.require - 1

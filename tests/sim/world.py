@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pmlog
+from pmlog import limits
 from pmlog.errors import NotPromotableError
 from shipper.config import BEAT_S
 from tests.sim.history import BrokenError, History, Trace, demand
@@ -230,10 +231,9 @@ class World:
             await old.commit(1)
             await asyncio.sleep(0.5)
         committed = old.history.lsn_end
-        if old.pool is None:
-            demand(not old.open_writer(), "a fenced pool was opened for writing")
-        else:
-            await old.commit(3)
+        await old.commit(3)
+        old.kill_writer()
+        demand(not old.open_writer(), "a fenced pool was opened for writing")
         demand(old.history.lsn_end == committed, "a fenced pool has committed")
         await old.lose()
         await self._continue(node, old)
@@ -289,6 +289,11 @@ class World:
         point = history.points.get(promotion.place.lsn)
         demand(point is not None, "a promotion at a place that never was")
         assert point is not None
+        await node.kill()
+        await node.start()
+        receiver = node.receiver
+        assert receiver is not None
+        demand(receiver.state.promotion == promotion, "a promotion was forgotten")
         with pmlog.open(node.path, readonly=True) as pool:
             demand(pool.position.epoch == promotion.epoch, "the promoted pool's epoch is another")
             numbers = pool.dict("numbers")
@@ -381,6 +386,9 @@ class Outcome:
 
 def simulate(seed: int, hours: float, folder: Path, episode_hours: float = 6.0) -> Outcome:
     """Run episodes until so many hours have passed; raise what breaks an invariant."""
+    # Frames that end inside a record: of pools as small as these a whole run would fit.
+    usual_bytes = limits.FRAME_RAW_BYTES_MAX
+    limits.FRAME_RAW_BYTES_MAX = limits.BLOCK_BYTES  # type: ignore[misc]
     worlds: list[World] = []
     loop = VirtualLoop(lambda: worlds[-1].check() if worlds else None)
     trace = Trace(loop)
@@ -403,6 +411,7 @@ def simulate(seed: int, hours: float, folder: Path, episode_hours: float = 6.0) 
         print(f"seed {seed}, episode {number}, at {loop.now_s:.3f} s: {error!r}")
         raise
     finally:
+        limits.FRAME_RAW_BYTES_MAX = usual_bytes  # type: ignore[misc]
         asyncio.set_event_loop(None)
     loop.close()
     return Outcome(trace.hash(), trace.events, loop.steps, loop.now_s / 3600, dict(trace.counts))

@@ -1,0 +1,330 @@
+"""The canaries of shipper, receiver and what both share: one fault each, and who must catch it.
+
+A canary is a change of one module's source. Its text must stand there exactly once: who changes
+that line changes the canary with it, or puts another one in its place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SIM: Final = "sim"
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One fault."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    what: str
+    """The fault, in one line."""
+    caught_by: str
+    """`sim`, or what pytest runs."""
+
+    @property
+    def tier(self) -> str:
+        """Folder of the tests that catch it."""
+        return SIM if self.caught_by == SIM else self.caught_by.split("/")[1]
+
+    def source(self) -> str:
+        """Return the text of its module."""
+        spec = importlib.util.find_spec(self.module)
+        assert spec is not None
+        assert spec.origin is not None
+        return Path(spec.origin).read_text()
+
+    def breaks(self, source: str) -> str:
+        """Return the module's text with the fault in it."""
+        found = source.count(self.old)
+        assert found == 1, (
+            f"canary {self.name}: its text stands {found} times in {self.module}; adapt it in "
+            "tests/canaries/registry.py"
+        )
+        return source.replace(self.old, self.new)
+
+
+_WIRE = "tests/protocol/test_wire.py"
+_HOSTILE = "tests/protocol/test_hostile.py"
+_LINK = "tests/sim/test_link.py"
+_ORDERS = "tests/protocol/test_interleavings.py"
+
+_LIST = [
+    # ---- receiver ----
+    Canary(
+        "ack-before-durable", "receiver.link",
+        "            durable = replica.position.lsn\n",
+        "            durable = replica.lsn_next\n",
+        "bytes of an unfinished record are acknowledged as durable", SIM,
+    ),
+    Canary(
+        "ack-seal-unstored", "receiver.link",
+        "                sealed=self._state.seal is not None,\n",
+        "                sealed=True,\n",
+        "the seal is acknowledged whether it is stored or not", SIM,
+    ),
+    Canary(
+        "seal-not-stored", "receiver.link",
+        "        await asyncio.to_thread(self._state.set_seal, Seal(place))\n",
+        "        self._state.seal = Seal(place)\n",
+        "the seal is kept in memory only", SIM,
+    ),
+    Canary(
+        "seal-not-compared", "receiver.link",
+        "        if sealing_of(place, replica.position) is not Sealing.COMPLETE:\n",
+        "        if False:\n",
+        "a seal for another place than the replica's end is taken", _HOSTILE,
+    ),
+    Canary(
+        "seal-kept-beyond", "receiver.link",
+        "        if self._state.seal is not None:\n",
+        "        if False:\n",
+        "the seal is kept though a byte beyond it is taken", _LINK,
+    ),
+    Canary(
+        "unseal-ignored", "receiver.link",
+        "            self.saving = False\n            await asyncio.to_thread(self._state.set_seal, None)\n",
+        "            self.saving = False\n",
+        "a receiver keeps the seal when it is told to give it back", SIM,
+    ),
+    Canary(
+        "lower-epoch-taken", "receiver.link",
+        "answer.epoch < replica.position.epoch",
+        "answer.epoch < 0",
+        "a shipper of an earlier epoch is listened to", _LINK,
+    ),
+    Canary(
+        "frame-of-another-pool", "receiver.link",
+        "        if frame.pool_id.bytes != replica.pool_id or frame.epoch != self._epoch:\n",
+        "        if False:\n",
+        "frames of another pool or epoch are taken", _HOSTILE,
+    ),
+    Canary(
+        "block-not-asked-for", "receiver.link",
+        "                or left.pop(frame.lsn, None) != len(frame.data)\n",
+        "                or left.pop(frame.lsn, 0) is None\n",
+        "a baseline's block is stored wherever it says", _LINK,
+    ),
+    Canary(
+        "incomplete-not-marked", "receiver.link",
+        "        await asyncio.to_thread(self._state.set_incomplete, Incomplete(0))\n",
+        "",
+        "a baseline begins without the mark that the copy is incomplete", SIM,
+    ),
+    Canary(
+        "incomplete-removed-early", "receiver.link",
+        "        whole = None if end.lsn <= mark.lsn else Incomplete(end.lsn)\n",
+        "        whole = None\n",
+        "a copy counts as whole before the log is applied to the end of the baseline", _LINK,
+    ),
+    Canary(
+        "block-not-stored", "receiver.link",
+        "            await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n",
+        "            if frame.lsn >> 16 != 0:\n"
+        "                await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n",
+        "one block of a baseline is not stored", SIM,
+    ),
+    Canary(
+        "promotion-not-stored", "receiver.receiver",
+        "                await asyncio.to_thread(self.state.set_promotion, promotion)\n",
+        "                self.state.promotion = promotion\n",
+        "a promotion is not durable before the replica is promoted", SIM,
+    ),
+    Canary(
+        "promote-incomplete", "receiver.promote",
+        "    if incomplete:\n",
+        "    if False:\n",
+        "an incomplete replica is promoted", _WIRE,
+    ),
+    Canary(
+        "promote-unsealed", "receiver.promote",
+        "    return Verdict.PROMOTE_WITH_LOSS if accept_loss else Verdict.REFUSE_UNSEALED\n",
+        "    return Verdict.PROMOTE_WITH_LOSS\n",
+        "loss is accepted unasked", _WIRE,
+    ),
+    Canary(
+        "always-complete", "receiver.receiver",
+        "verdict is Verdict.PROMOTE)",
+        "True)",
+        "a promotion with loss calls itself complete", SIM,
+    ),
+    Canary(
+        "empty-is-promoted", "receiver.receiver",
+        "            empty=position is None or not position.txn,\n",
+        "            empty=position is None,\n",
+        "a replica that never got a record is promoted", "tests/unit/test_empty_replica.py",
+    ),
+    # ---- shipper ----
+    Canary(
+        "seal-before-freeze", "shipper.shared",
+        "        await asyncio.to_thread(self.reader.freeze)\n",
+        "        await asyncio.sleep(0)\n",
+        "the log is sealed though the writer was not stopped", SIM,
+    ),
+    Canary(
+        "seal-without-the-tail", "shipper.session",
+        "            if position.lsn >= (pool.seal_lsn or 0):\n",
+        "            if position.lsn >= (pool.seal_lsn or 0) - 4096:\n",
+        "the seal is given though the last records were not sent", SIM,
+    ),
+    Canary(
+        "stop-not-stored", "shipper.shared",
+        "        self._set_stop(old.told if old is not None else ())\n",
+        "",
+        "writers are stopped without the mark that outlives the host", _ORDERS,
+    ),
+    Canary(
+        "told-not-stored", "shipper.session",
+        "                pool.note_told(self.name)\n",
+        "",
+        "who was given the seal is not remembered", _ORDERS,
+    ),
+    Canary(
+        "unseal-not-awaited", "shipper.power_loss",
+        "                if not missing and all(one.is_free for one in pool.sessions.values()):\n",
+        "                if not missing:\n",
+        "the writer goes on before the seals are given back", _ORDERS,
+    ),
+    Canary(
+        "absent-holder-forgotten", "shipper.power_loss",
+        "                missing = frozenset(pool.told) - set(pool.sessions)\n",
+        "                missing = frozenset()\n",
+        "the writer goes on though a holder of the seal is away", _ORDERS,
+    ),
+    Canary(
+        "resume-off-by-one", "shipper.session",
+        "        self.lsn_next = reader.position.lsn\n        try:\n            self._claim(reader)\n",
+        "        reader.next()\n        self.lsn_next = reader.position.lsn\n        try:\n"
+        "            self._claim(reader)\n",
+        "the stream begins one record late", SIM,
+    ),
+    Canary(
+        "baseline-block-skipped", "shipper.session",
+        "            if xxhash.xxh3_128_digest(data) != digests[16 * number : 16 * number + 16]:\n",
+        "            if number and xxhash.xxh3_128_digest(data) != digests[16 * number :][:16]:\n",
+        "one block that differs is not sent", SIM,
+    ),
+    Canary(
+        "baseline-ends-early", "shipper.session",
+        "        self.whole_lsn = max(reader.lsn_durable, self.lsn_next)\n",
+        "        self.whole_lsn = self.lsn_next\n",
+        "a copy is called whole at the mark, though its blocks are newer", SIM,
+    ),
+    Canary(
+        "slot-past-the-ack", "shipper.session",
+        "            self._consumer.ack(ack.durable)\n",
+        "            self._consumer.ack(self.lsn_next)\n",
+        "the pin moves past what the receiver has", SIM,
+    ),
+    Canary(
+        "ack-beyond-what-was-sent", "shipper.session",
+        "            now.durable <= ack.durable <= ack.received <= self.lsn_next\n",
+        "            now.durable <= ack.durable <= ack.received\n",
+        "an acknowledgement of what was never sent is believed", _HOSTILE,
+    ),
+    Canary(
+        "old-connection-believed", "shipper.session",
+        "        if self.pool.sessions.get(self.name) is not self:\n",
+        "        if False:\n",
+        "what an earlier connection said late still counts", _ORDERS,
+    ),
+    Canary(
+        "incomplete-counts", "shipper.shared",
+        " if name not in self._is_partial)\n        level",
+        ")\n        level",
+        "a copy in a baseline counts for a level", _ORDERS,
+    ),
+    Canary(
+        "level-from-received", "shipper.shared",
+        "self.reader.publish(level.received, level.durable, level.applied, bound)",
+        "self.reader.publish(level.received, level.received, level.applied, bound)",
+        "what was received is published as durable", SIM,
+    ),
+    Canary(
+        "one-receiver-too-few", "shipper.levels",
+        "[require - 1]",
+        "[max(0, require - 2)]",
+        "K receivers are counted as K - 1", "tests/unit/test_shipper_decisions.py",
+    ),
+    Canary(
+        "later-epoch-ignored", "pmlog.wire",
+        "    if later_epoch:\n",
+        "    if False:\n",
+        "a receiver of a later epoch is served", _WIRE,
+    ),
+    Canary(
+        "not-fenced", "shipper.session",
+        "            pool.fence(later)\n",
+        "",
+        "an old primary hears of the later epoch and goes on", SIM,
+    ),
+    Canary(
+        "unfrozen-while-fenced", "shipper.shared",
+        "        marks.set_stop(self.path, marks.Stop(why=\"fenced\", epoch=epoch))\n",
+        "",
+        "a fenced pool can be opened again", SIM,
+    ),
+    Canary(
+        "required-not-first", "shipper.power.decide",
+        "any(one.value < rank.value for one in lacking)",
+        "any(one.value > rank.value for one in lacking)",
+        "required receivers get the rest of the log last",
+        "tests/unit/test_power_decisions.py",
+    ),
+    Canary(
+        "required-pin-left-out", "shipper.session",
+        "reader.claim(self.name, required=required)\n            if",
+        "reader.claim(self.name)\n            if",
+        "the log is not kept for a required receiver", SIM,
+    ),
+    # ---- what both share ----
+    Canary(
+        "frame-digest-ignored", "pmlog.wire",
+        "    if xxhash.xxh3_128_digest(data) != digest:\n",
+        "    if False:\n",
+        "a frame's digest is not compared", _WIRE,
+    ),
+    Canary(
+        "frame-limit-ignored", "pmlog.wire",
+        "    if not 0 < raw_bytes <= limits.FRAME_RAW_BYTES_MAX or",
+        "    if",
+        "a frame may say any size", _WIRE,
+    ),
+    Canary(
+        "message-limit-ignored", "pmlog.wire",
+        "    if len(text) > limits.MESSAGE_BYTES_MAX:\n",
+        "    if False:\n",
+        "a message may have any size", _WIRE,
+    ),
+    Canary(
+        "mark-not-synced", "pmlog.marks",
+        "            os.fsync(file.fileno())\n",
+        "",
+        "a mark is renamed into place before its bytes are durable", "tests/unit/test_marks.py",
+    ),
+    Canary(
+        "mark-name-not-synced", "pmlog.marks",
+        "        os.replace(beside, path)\n        _sync_folder(path.parent)\n",
+        "        os.replace(beside, path)\n",
+        "a mark's name is not durable", "tests/unit/test_marks.py",
+    ),
+    Canary(
+        "mark-removal-not-synced", "pmlog.marks",
+        "            path.unlink()\n            _sync_folder(path.parent)\n",
+        "            path.unlink()\n",
+        "a removed mark may come back", "tests/unit/test_marks.py",
+    ),
+    Canary(
+        "drill-without-the-log", "pmlog.drill",
+        "                    _apply(replica, spool)\n",
+        "",
+        "a drill's copy gets blocks of different moments and no log", "tests/unit/test_drill.py",
+    ),
+]  # fmt: skip
+
+CANARIES: Final = {canary.name: canary for canary in _LIST}
