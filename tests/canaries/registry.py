@@ -155,9 +155,9 @@ _LIST = [
     ),
     Canary(
         "empty-is-promoted", "receiver.receiver",
-        "            empty=position is None or not position.txn,\n",
-        "            empty=position is None,\n",
-        "a replica that never got a record is promoted", "tests/unit/test_empty_replica.py",
+        '            empty=position is None or (not position.txn and self.state.incomplete is None),\n',
+        '            empty=position is None,\n',
+        'a replica that never got a record is promoted', "tests/unit/test_empty_replica.py",
     ),
     # ---- shipper ----
     Canary(
@@ -186,15 +186,15 @@ _LIST = [
     ),
     Canary(
         "unseal-not-awaited", "shipper.power_loss",
-        "                if not missing and all(one.is_free for one in pool.sessions.values()):\n",
-        "                if not missing:\n",
-        "the writer goes on before the seals are given back", _ORDERS,
+        'is_free = not missing and all(one.is_free for one in pool.sessions.values())',
+        'is_free = not missing',
+        'the writer goes on before the seals are given back', _ORDERS,
     ),
     Canary(
         "absent-holder-forgotten", "shipper.power_loss",
-        "                missing = frozenset(pool.told) - set(pool.sessions)\n",
-        "                missing = frozenset()\n",
-        "the writer goes on though a holder of the seal is away", _ORDERS,
+        '        return name not in self.pool.sessions\n',
+        '        return False\n',
+        'the writer goes on though a holder of the seal is away', _ORDERS,
     ),
     Canary(
         "resume-off-by-one", "shipper.session",

@@ -25,6 +25,7 @@ from uuid import UUID
 
 import pmlog
 from pmlog import wire
+from pmlog._engine import lib
 from pmlog.errors import CorruptionError, GapError, PmlogError, ProtocolError
 from pmlog.log import LogReader
 from pmlog.replica import Replica
@@ -181,7 +182,10 @@ def try_pools(folder: Path, count: int, rng: random.Random, counts: Counts) -> N
 
 def _gap(subject: Patient, path: Path, name: str, pages: set[int]) -> str:
     """Name the gap that explains what was served, if one does."""
-    if name == "image" and pages & subject.replayed:
+    body = lib.PML_BODY_OFFSET // dm.PAGE
+    # With one of its marks harmed a closed pool is replayed from the other, older one.
+    is_mark_too = min(pages) < body <= max(pages)
+    if name == "image" and (pages & subject.replayed or is_mark_too):
         return REPLAYED
     earlier = subject.states[1:] if name == "log" else []
     if any(dm.look(path, state, readonly=True) == dm.EXACT for state in earlier):

@@ -291,7 +291,7 @@ class Host:
             return
         for name, session in shared.sessions.items():
             node = self.world.nodes.get(name)
-            if node is not None and session.has_spoken and node.replica is not None:
+            if node is not None and session.is_whole and session.has_spoken and node.replica:
                 got = session.progress.durable
                 demand(
                     got <= max(node.lsn_durable, node.replica.position.lsn),
