@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pmlog import limits
+from pmlog import limits, marks
 from pmlog.check import Fault, check
 from pmlog.errors import ConfigError, CorruptionError, GapError, NotPromotableError
 from pmlog.identity import Mark
@@ -144,7 +144,9 @@ def _restore(path: Path, copy: Path, spool_path: Path) -> tuple[int, Position, i
         with LogReader(path) as reader, open(spool_path, "w+b") as spool:
             session = reader.session
             identity = reader.identity()
-            with Replica(copy, identity, max_size=_room(identity.image_bytes)) as replica:
+            room = _room(identity.image_bytes)
+            # What an earlier attempt has left is of different moments: it is not to be recovered.
+            with Replica(copy, identity, max_size=room, rebuild=attempt > 1) as replica:
                 try:
                     mark = _follow_from_mark(reader)
                     _copy_blocks(reader, replica, mark.image_bytes, spool)
@@ -154,6 +156,7 @@ def _restore(path: Path, copy: Path, spool_path: Path) -> tuple[int, Position, i
                         raise _OvertakenError
                     replica.begin_baseline(mark)
                     _apply(replica, spool)
+                    replica.finish_baseline()
                 except (_OvertakenError, GapError):
                     continue
                 found = attempt, replica.position, mark.image_bytes, log_bytes
@@ -165,8 +168,7 @@ def _restore(path: Path, copy: Path, spool_path: Path) -> tuple[int, Position, i
 
 
 def _must_be_whole(path: Path) -> None:
-    # A receiver stores this before the first block of a baseline, and removes it at its end.
-    if (path.parent / "incomplete").exists():
+    if marks.incomplete_of(path) is not None:
         raise NotPromotableError(f"{path}: the replica is incomplete: a baseline is under way")
 
 

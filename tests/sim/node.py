@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmlog import marks
 from pmlog._engine import lib
 from pmlog.position import Position
 from pmlog.replica import Replica
@@ -113,7 +114,7 @@ class Node:
         # Until the mark is set, and the position with it, blocks are a mixture of two histories.
         demand(
             link is None or not link.blocks or self._began_at is not at
-            or (self.folder / "incomplete").exists(),
+            or marks.incomplete_of(self.path) is not None,
             f"{self.name} has blocks of a baseline, and does not say that it is incomplete",
         )  # fmt: skip
         now = (at, receiver.state.seal, receiver.is_incomplete, history, history.lsn_end)

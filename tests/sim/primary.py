@@ -299,7 +299,7 @@ class Host:
                 )
                 pin = session._consumer
                 demand(
-                    pin is None or pin.lsn_acked <= max(got, session.figures.lsn_first),
+                    pin is None or pin.lsn_acked <= max(got, session.lsn_pinned),
                     f"the log is kept for {name} from {pin and pin.lsn_acked}, and it has {got}",
                 )
                 demand(

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import pmlog
-from pmlog import wire
+from pmlog import marks, wire
 from pmlog.errors import FencedError, PeerUnavailableError, ProtocolError
 from pmlog.identity import Identity
 from pmlog.log import LogReader
 from pmlog.replica import Replica
 from receiver.config import Config
-from receiver.link import Link, place_of
+from receiver.link import Link
 from receiver.state import Seal, State
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import Connection, End, Network
@@ -99,7 +99,7 @@ def test_seal_is_forgotten_with_the_next_byte(source: pmlog.Pool, memory_dir: Pa
         await say(end, wire.Stream(4096, 1, copy.identity))
         await end.send_bytes(copy.frame(first, 4096))
         await asyncio.sleep(1)
-        await say(end, wire.Sealed(place_of(copy.replica)))
+        await say(end, wire.Sealed(copy.replica.place))
         await asyncio.sleep(1)
         seen.append(copy.state.seal)
         await end.send_bytes(copy.frame(second, 4096 + len(first)))
@@ -153,7 +153,7 @@ def test_blocks_that_were_not_asked_for(source: pmlog.Pool, memory_dir: Path, of
         await end.close()
 
     assert isinstance(talk(copy.link, play), ProtocolError)
-    assert copy.state.incomplete is not None
+    assert marks.incomplete_of(copy.replica.path) is not None
     assert copy.link.blocks == 0
     copy.close()
 
@@ -172,11 +172,11 @@ def test_whole_only_at_the_end_of_the_baseline(source: pmlog.Pool, memory_dir: P
         await say(end, wire.BlocksDone(0))
         await say(end, wire.BaselineEnd(end_lsn))
         await asyncio.sleep(1)
-        seen.append(State(memory_dir / "one").incomplete is None)
+        seen.append(marks.incomplete_of(copy.replica.path) is None)
         copy.reader.seek(mark.lsn)
         await end.send_bytes(copy.frame(copy.take(), mark.lsn))
         await asyncio.sleep(1)
-        seen.append(State(memory_dir / "one").incomplete is None)
+        seen.append(marks.incomplete_of(copy.replica.path) is None)
         await end.close()
 
     assert isinstance(talk(copy.link, play), PeerUnavailableError)

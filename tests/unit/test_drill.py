@@ -124,7 +124,7 @@ def test_replica_of_a_receiver(pool_path: Path, memory_dir: Path) -> None:
     report = drill.drill(folder, memory_dir / "copy")
     assert report.source == str(folder / "pool")
     assert state_in(report) == expected
-    (folder / "incomplete").write_text('{"lsn":0}')
+    marks.set_incomplete(folder / "pool", marks.Incomplete("baseline"))
     for path in (folder, folder / "pool"):
         with pytest.raises(pmlog.NotPromotableError):
             drill.drill(path, memory_dir / "other")
