@@ -364,7 +364,7 @@ class Saver:
         self.wake()
         begun = pool.clock()
         while pool.is_stopping and not pool.fenced_epoch:
-            if pool.clock() - begun >= timeout_s:
+            if self._power.is_failing or pool.clock() - begun >= timeout_s:
                 break
             await asyncio.sleep(STEP_S)
         answer: dict[str, Any] = {"pool": pool.path, "id": pool.id}
@@ -372,6 +372,8 @@ class Saver:
             return answer | {"restored": False, "reason": "another pool has taken over"}
         if not pool.is_stopping:
             return answer | {"restored": True}
+        if self._power.is_failing:  # again, while we waited
+            return answer | {"restored": False, "reason": "power fails again"}
         missing = ", ".join(sorted(self.waiting_for)) or "nobody"
         reason = (
             f"waiting for {missing} to give the seal back; writers go on as soon as that is done"

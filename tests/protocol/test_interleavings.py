@@ -308,6 +308,29 @@ async def test_power_is_back_at_once(stage: Stage, pool: pmlog.Pool) -> None:
     pool.dict("words")["a"] = 1
 
 
+async def test_power_fails_again(stage: Stage, pool: pmlog.Pool) -> None:
+    """Whoever waits for the writer to go on is answered when power fails once more.
+
+    1. Sealed; power is back, and the receiver keeps its seal to itself.
+    2. Power fails again: nobody waits for that seal any more.
+    3. Who had said that power was back waited on, for as long as he had been ready to.
+    """
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    saving = asyncio.create_task(shipper.supply.power_loss(PATIENCE_S))
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    await saving
+    restoring = asyncio.create_task(shipper.supply.restored(1e9, ()))
+    await peer.hear(wire.Unsealed)
+    again = asyncio.create_task(shipper.supply.power_loss(0.1))
+    async with asyncio.timeout(PATIENCE_S):
+        answer = (await restoring)[0]
+    assert (answer["restored"], answer["reason"]) == (False, "power fails again")
+    again.cancel()
+
+
 def test_frozen_while_it_is_opened(pool_path: Path) -> None:
     """An application that opens the pool in the very moment of a power loss is refused.
 
