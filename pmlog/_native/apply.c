@@ -219,6 +219,8 @@ int pml_checkpoint_locked(struct pml_pool *pool, uint64_t target, bool clean) {
     struct pml_chain chain = {pool->mark.lsn_checkpoint, pool->mark.txn, pool->mark.session,
                               pool->mark.epoch, pool->mark.chain};
     uint32_t flags = clean || PML_BROKEN(CLEAN_LEFT_ON) ? PML_MARK_CLEAN : 0;
+    if (pool->flags & PML_OPEN_REPLICA && !PML_BROKEN(REPLICA_HINTS_BELIEVED))
+        flags |= PML_MARK_REPLICA;
     if (PML_BROKEN(CHECKPOINT_BEYOND_DURABLE)) target = pool->lsn_tail;
     if (pool->rebuilding) return PML_OK; /* no mark may vouch for the image yet */
     if (target <= chain.lsn && flags == pool->mark.flags && pool->mark.session == pool->session)

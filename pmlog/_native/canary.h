@@ -80,8 +80,10 @@
     X(REPLICA_PUBLISHES_EARLY, engine, "a replica acknowledges before its drain")                  \
     X(REPLICA_TAKES_GAPS, engine, "a replica takes bytes that do not follow")                      \
     X(REPLICA_BELIEVES, engine, "a replica does not verify what it appends")                       \
-    X(BASELINE_NOT_DRAINED, engine, "a baseline's mark comes before its blocks")                   \
-    X(BASELINE_ONE_MARK, engine, "a baseline leaves the old history's mark")                       \
+    X(REPLICA_HINTS_BELIEVED, engine, "a replica takes its primary's word for its own drains")     \
+    X(REPLICA_GROWS_LATE, engine, "a replica's record is there before the room that it needs")     \
+    X(BASELINE_MARKS_KEPT, engine, "an unfinished baseline leaves marks by which it opens")        \
+    X(BASELINE_ONE_MARK, engine, "a baseline leaves one mark where there must be two")                       \
     X(BLOCK_LOST, engine, "a baseline's block is not stored")                                      \
     X(TAIL_BEYOND_DURABLE, engine, "readers of the log see records that are not durable")          \
     X(ACK_UNCHECKED, engine, "a consumer acknowledges what was never written")

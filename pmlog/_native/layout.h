@@ -62,7 +62,7 @@ struct pml_mark {
     uint64_t session;        /* number of the writer's open that wrote this mark */
     uint32_t epoch;          /* number of the primaryship */
     uint32_t chain;          /* checksum of the record that ends at lsn_checkpoint */
-    uint32_t flags;          /* PML_MARK_CLEAN: the log ends at lsn_checkpoint */
+    uint32_t flags;          /* PML_MARK_CLEAN: the log ends at lsn_checkpoint; PML_MARK_REPLICA */
     uint32_t reserved;
 };
 
@@ -246,7 +246,7 @@ struct pml_control {
 };
 
 enum pml_medium_kind { PML_MEDIUM_FILE = 1, PML_MEDIUM_PMEMOBJ = 2 };
-enum pml_mark_flag { PML_MARK_CLEAN = 1 };
+enum pml_mark_flag { PML_MARK_CLEAN = 1, PML_MARK_REPLICA = 2 };
 enum pml_record_kind { PML_RECORD_TRANSACTION = 1, PML_RECORD_EPOCH = 2 };
 enum pml_range_kind { PML_RANGE_DATA = 1, PML_RANGE_ZERO = 2, PML_RANGE_GROW = 3 };
 enum pml_type {

@@ -47,6 +47,14 @@ static uint64_t known_durable(struct pml_pool *pool, const struct pml_chain *end
     return durable;
 }
 
+/* What later records say of a hole.  A replica's log is its primary's, byte for byte: what it says
+ * to be durable was so there, while here several records may wait for one drain, and a power cut
+ * take the first of them.  Its mark says that it is one before the first such record arrives. */
+static uint64_t hint_of(const struct pml_pool *pool, const struct pml_chain *chain) {
+    if (pool->mark.flags & PML_MARK_REPLICA) return 0;
+    return pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, chain);
+}
+
 static int image_size_ok(struct pml_pool *pool, const struct pml_mark *mark) {
     struct stat st;
     if (fstat(pool->image_fd, &st) != 0)
@@ -104,6 +112,18 @@ static int look(struct pml_pool *pool, const struct pml_chain *chain, const stru
     return st;
 }
 
+/* A replica stores a record before it can tell that the image has to grow for it, and acknowledges
+ * it behind both.  Where its power failed in between, a reader takes the log to end before that
+ * record: it cannot make the room, which the next writer does. */
+static bool room_for(struct pml_pool *pool, const struct pml_record *record, uint64_t image_bytes) {
+    uint64_t after;
+    struct stat st;
+    if (!pool->read_only || !(pool->mark.flags & PML_MARK_REPLICA) ||
+        pml_record_ranges_valid(record, image_bytes, &after) != PML_OK || after <= image_bytes)
+        return true;
+    return fstat(pool->image_fd, &st) != 0 || (uint64_t)st.st_size >= pool->image_offset + after;
+}
+
 /* PML_OK and where the chain ends, PML_END_*; or PML_E_MEMORY. */
 static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w, int *end) {
     const struct pml_record *record;
@@ -115,11 +135,16 @@ static int walk(struct pml_pool *pool, struct pml_chain *chain, struct walked *w
             *end = PML_END_LATER_LAP; /* it has lapped itself */
             return PML_OK;
         }
+        if (!room_for(pool, record, w->image_bytes)) {
+            *end = PML_END_NOTHING;
+            return PML_OK;
+        }
         if (pml_record_ranges_valid(record, w->image_bytes, &w->image_bytes) != PML_OK)
             w->senseless = record->lsn;
         pml_chain_advance(chain, record);
         w->records++;
-        if (PML_BROKEN(RECOVERY_STOPS_EARLY) && w->records == 2) return PML_END_NOTHING;
+        if (PML_BROKEN(RECOVERY_STOPS_EARLY) && w->records == 2) *end = PML_END_NOTHING;
+        if (PML_BROKEN(RECOVERY_STOPS_EARLY) && w->records == 2) return PML_OK;
     }
 }
 
@@ -233,8 +258,7 @@ int pml_recover(struct pml_pool *pool) {
     /* Behind a clean end nothing is looked for, unless the newer mark may be the one that is gone. */
     if (!(pool->mark.flags & PML_MARK_CLEAN) || records || durable > chain.lsn ||
         marks != PML_MARKS_BOTH)
-        durable =
-            pml_max64(durable, pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain));
+        durable = pml_max64(durable, hint_of(pool, &chain));
     int decision = pml_recover_decide(marks, (pool->mark.flags & PML_MARK_CLEAN) != 0, records != 0,
                                       end, chain.lsn < durable);
     if (decision == PML_DECIDE_CORRUPT_LOG)
@@ -401,9 +425,7 @@ static int follow_dead(struct pml_pool *pool) {
     if (st != PML_OK) return st;
     uint64_t records = found.records;
     bool clean = (pool->mark.flags & PML_MARK_CLEAN) != 0;
-    uint64_t durable = clean && !records && marks == PML_MARKS_BOTH
-                           ? 0
-                           : pml_log_hint(pool->ring, pool->ring_bytes, pool->salt, &chain);
+    uint64_t durable = clean && !records && marks == PML_MARKS_BOTH ? 0 : hint_of(pool, &chain);
     if (pml_recover_decide(marks, clean, records != 0, end, chain.lsn < durable) >=
         PML_DECIDE_CORRUPT_MARKS)
         return pml_writer_came(pool)

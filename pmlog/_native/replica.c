@@ -88,6 +88,10 @@ static int append(struct pml_pool *pool, uint64_t lsn, const char *data, size_t 
     struct pml_chain chain = {pool->lsn_tail, pool->txn, pool->session, pool->epoch, pool->chain};
     uint64_t image_bytes = pool->image_bytes;
     st = follow_bytes(pool, lsn + size, &chain, &image_bytes);
+    /* As at the primary the room comes before the record that needs it: a reader finds the growth in
+     * the log, long before a checkpoint has applied it. */
+    if (st == PML_OK && image_bytes > pool->image_bytes && !PML_BROKEN(REPLICA_GROWS_LATE))
+        st = pml_medium_grow(pool, image_bytes);
     if (st != PML_OK) {
         pool->lsn_received = pool->lsn_tail; /* what was refused is asked for again */
         return st;
@@ -146,7 +150,8 @@ int pml_replica_begin(struct pml_pool *pool) {
     pool->lsn_received = pool->lsn_tail;
     __atomic_store_n(&pool->control->session, 0, __ATOMIC_SEQ_CST); /* readers look away */
     char *marks = pool->shared.base + PML_MARK_OFFSET;
-    pool->store.ops->set(&pool->store, marks, 0, 2 * PML_MARK_STRIDE);
+    if (!PML_BROKEN(BASELINE_MARKS_KEPT))
+        pool->store.ops->set(&pool->store, marks, 0, 2 * PML_MARK_STRIDE);
     pool->store.ops->flush(&pool->store, marks, 2 * PML_MARK_STRIDE);
     int error = pool->store.ops->drain(&pool->store);
     if (error) st = pml_poison(pool, pml_fail_io(error, "cannot wipe the checkpoint marks"));
@@ -222,9 +227,7 @@ int pml_replica_baseline(struct pml_pool *pool, const struct pml_mark *start) {
         st = pml_fail(PML_E_ARGUMENT, "the baseline's position makes no sense");
     if (st == PML_OK) st = pml_medium_grow(pool, start->image_bytes);
     pthread_mutex_lock(&pool->checkpoint_mutex);
-    int error = st == PML_OK && !PML_BROKEN(BASELINE_NOT_DRAINED)
-                    ? pool->store.ops->drain(&pool->store)
-                    : 0;
+    int error = st == PML_OK ? pool->store.ops->drain(&pool->store) : 0;
     if (error) st = pml_poison(pool, pml_fail_io(error, "cannot make the image durable"));
     if (st == PML_OK) st = wipe_ring(pool);
     if (st == PML_OK) begin_at(pool, start);
@@ -246,7 +249,7 @@ int pml_replica_whole(struct pml_pool *pool) {
     st = pml_checkpoint_locked(pool, pool->lsn_tail, false);
     /* Both slots: one alone is taken for damage. */
     struct pml_mark mark = pool->mark;
-    int slots = PML_BROKEN(BASELINE_ONE_MARK) ? 1 : 2;
+    int slots = PML_BROKEN(BASELINE_ONE_MARK) ? 0 : 2;
     for (int slot = 0; st == PML_OK && slot < slots; slot++) st = pml_mark_write(pool, &mark);
     if (st == PML_OK)
         __atomic_store_n(&pool->control->session, ++pool->control_session, __ATOMIC_SEQ_CST);

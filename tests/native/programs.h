@@ -18,7 +18,8 @@ struct run {
     uint64_t values; /* so that no two values are equal */
     uint32_t domain;
     enum pml_canary canary;
-    uint64_t id;           /* of the open transaction */
+    const char *path;
+    uint64_t id; /* of the open transaction */
     bool in_transaction, closed, hold_all;
     int64_t savepoint;     /* -1: none */
     size_t last_begun;     /* events before the last letter's call */
@@ -149,7 +150,7 @@ static void forget_containers(struct run *run) {
 static void open_run(struct run *run) {
     struct pml_options options = crash_pool(run->domain, PML_OPEN_CREATE);
     size_t begun = run->tape.count;
-    CHECK_OK(pml_open("memory:0", &options, &run->pool));
+    CHECK_OK(pml_open(run->path, &options, &run->pool));
     if (run->canary == PML_CANARY_EARLY_RECLAIM) run->pool->ring_limit = UINT64_MAX;
     note_commit(run, begun);
 }
@@ -414,7 +415,7 @@ static void step(struct run *run, char letter) {
 }
 
 /* Records the program; what it leaves is compared with the model once more, by the checker too. */
-static void record_run(struct run *run, const char *program, enum fault_model fault,
+static inline void record_run(struct run *run, const char *program, enum fault_model fault,
                        enum pml_canary canary, bool hold_all, uint64_t seed) {
     memset(run, 0, sizeof *run);
     run->random.state = seed;
@@ -422,6 +423,7 @@ static void record_run(struct run *run, const char *program, enum fault_model fa
     run->canary = canary;
     run->hold_all = hold_all;
     run->savepoint = -1;
+    run->path = "memory:0";
     memory_load(memories[0], &empty_pool);
     recorder.tape = &run->tape;
     recorder.history = &run->history;
@@ -466,7 +468,7 @@ static void free_run(struct run *run) {
 
 /* `last`: cuts within the last letter only, the others are those of a shorter program; false: it
  * stored nothing, so that there are none. */
-static bool run_and_explore(struct explorer *x, const char *program, enum fault_model fault,
+static inline bool run_and_explore(struct explorer *x, const char *program, enum fault_model fault,
                             enum pml_canary canary, bool hold_all, bool last, uint64_t seed) {
     struct run run;
     record_run(&run, program, fault, canary, hold_all, seed);

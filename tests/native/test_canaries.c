@@ -75,8 +75,8 @@ static const struct canary_case cases[] = {
 /* What every canary of the engine is tried on besides. */
 static const char *const programs[] = {"nnsnnk", "BBBBBBBBB", "nwkRwkK",  "(n[x]n)xnx",
                                        "tavtK",  "gngKg",     "ppPoOknxe"};
-static const char *const tests[] = {"test_log", "test_duties", "test_containers", "test_commit",
-                                    "test_follow"};
+static const char *const tests[] = {"test_log",     "test_duties", "test_containers",
+                                    "test_replica", "test_commit", "test_follow"};
 #define TESTS ((int)(sizeof tests / sizeof tests[0]))
 
 /* Why a fault need not be seen; at most one in twenty. */

@@ -25,6 +25,9 @@ static const char random_letters[] = "nnnsssbbxxppPPoOOttttvvaakkyywwBBcCDReK";
 
 static double seconds;
 
+/* Of one worker: their hashes are kept in memory until the end. */
+#define IMAGES_MAX 10000000u
+
 static void work(int worker, int workers, void *shared, struct hash_set *met) {
     struct result *out = shared;
     struct explorer x = {.samples = 12, .limit = UINT64_MAX, .deadline = test_now_s() + 1e6};
@@ -41,7 +44,7 @@ static void work(int worker, int workers, void *shared, struct hash_set *met) {
             out->programs++;
         }
     x.deadline = end;
-    for (; test_now_s() < end; number++) {
+    for (; test_now_s() < end && x.distinct.count < IMAGES_MAX; number++) {
         if (number % (uint64_t)workers != (uint64_t)worker) continue;
         struct random random = {mix64(test_seed * 3 + number)};
         char program[24] = {0};

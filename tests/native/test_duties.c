@@ -259,6 +259,8 @@ static void a_baseline_is_durable_before_its_marks(void) {
     random_fill(test_seed, page, sizeof page);
     CHECK_OK(pml_position(p.primary, &here));
     CHECK_OK(pml_replica_begin(p.replica));
+    static const char zeros[PML_BODY_OFFSET - PML_MARK_OFFSET];
+    CHECK(!memcmp(p.replica->shared.base + PML_MARK_OFFSET, zeros, 2 * PML_MARK_STRIDE));
     watch(&p.replica->store, p.replica->shared.base, false);
     CHECK_OK(pml_replica_block(p.replica, 64 * KIB, page, sizeof page));
     struct pml_mark start = {.lsn_checkpoint = here.lsn,
