@@ -209,12 +209,6 @@ _LIST = [
         "one block that differs is not sent", SIM,
     ),
     Canary(
-        "baseline-ends-early", "shipper.session",
-        "        self.whole_lsn = max(reader.lsn_durable, self.lsn_next)\n",
-        "        self.whole_lsn = self.lsn_next\n",
-        "a copy is called whole at the mark, though its blocks are newer", SIM,
-    ),
-    Canary(
         "slot-past-the-ack", "shipper.session",
         "            self._consumer.ack(ack.durable)\n",
         "            self._consumer.ack(self.lsn_next)\n",
@@ -225,12 +219,6 @@ _LIST = [
         "            now.durable <= ack.durable <= ack.received <= self.lsn_next\n",
         "            now.durable <= ack.durable <= ack.received\n",
         "an acknowledgement of what was never sent is believed", _HOSTILE,
-    ),
-    Canary(
-        "old-connection-believed", "shipper.session",
-        "        if self.pool.sessions.get(self.name) is not self:\n",
-        "        if False:\n",
-        "what an earlier connection said late still counts", _ORDERS,
     ),
     Canary(
         "incomplete-counts", "shipper.shared",
@@ -263,23 +251,11 @@ _LIST = [
         "an old primary hears of the later epoch and goes on", SIM,
     ),
     Canary(
-        "unfrozen-while-fenced", "shipper.shared",
-        "        marks.set_stop(self.path, marks.Stop(why=\"fenced\", epoch=epoch))\n",
-        "",
-        "a fenced pool can be opened again", SIM,
-    ),
-    Canary(
         "required-not-first", "shipper.power.decide",
         "any(one.value < rank.value for one in lacking)",
         "any(one.value > rank.value for one in lacking)",
         "required receivers get the rest of the log last",
         "tests/unit/test_power_decisions.py",
-    ),
-    Canary(
-        "required-pin-left-out", "shipper.session",
-        "reader.claim(self.name, required=required)\n            if",
-        "reader.claim(self.name)\n            if",
-        "the log is not kept for a required receiver", SIM,
     ),
     # ---- what both share ----
     Canary(

@@ -214,3 +214,13 @@ def test_wrong_messages(text: str) -> None:
     """Messages with missing, unknown or wrong fields, or too long, are refused."""
     with pytest.raises(ProtocolError):
         wire.decode_from_receiver(text)
+
+
+def test_message_limit() -> None:
+    """A message is refused for its length alone, though it is one."""
+    frame = len(wire.encode_message(wire.Refuse("ended", "")))
+    longest = wire.encode_message(wire.Refuse("ended", "x" * (limits.MESSAGE_BYTES_MAX - frame)))
+    assert len(longest) == limits.MESSAGE_BYTES_MAX
+    assert isinstance(wire.decode_from_shipper(longest), wire.Refuse)
+    with pytest.raises(ProtocolError):
+        wire.decode_from_shipper(longest.replace("x", "xx", 1))
