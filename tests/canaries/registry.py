@@ -166,12 +166,6 @@ _LIST = [
         "the log is sealed though the writer was not stopped", SIM,
     ),
     Canary(
-        "seal-without-the-tail", "shipper.session",
-        "            if position.lsn >= (pool.seal_lsn or 0):\n",
-        "            if position.lsn >= (pool.seal_lsn or 0) - 4096:\n",
-        "the seal is given though the last records were not sent", SIM,
-    ),
-    Canary(
         "stop-not-stored", "shipper.shared",
         "        self._set_stop(old.told if old is not None else ())\n",
         "",
