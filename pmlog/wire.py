@@ -77,14 +77,15 @@ def encode_frame(
     Raises:
         ProtocolError: There are no bytes, or too many.
     """
-    raw = bytes(data)
-    if not 0 < len(raw) <= limits.FRAME_RAW_BYTES_MAX:
-        raise ProtocolError(f"a frame of {len(raw)} bytes")
-    payload = raw
+    if not 0 < len(data) <= limits.FRAME_RAW_BYTES_MAX:
+        raise ProtocolError(f"a frame of {len(data)} bytes")
+    payload = data
     if codec is Codec.LZ4:
-        payload = lz4.block.compress(raw, store_size=False)
-        if len(payload) >= len(raw):
-            payload, codec = raw, Codec.NONE
+        packed: bytes = lz4.block.compress(data, store_size=False)
+        if len(packed) < len(data):
+            payload = packed
+        else:
+            codec = Codec.NONE
     header = HEADER.pack(
         MAGIC,
         VERSION,
@@ -93,11 +94,11 @@ def encode_frame(
         epoch,
         0,
         lsn,
-        len(raw),
+        len(data),
         len(payload),
-        xxhash.xxh3_128_digest(raw),
+        xxhash.xxh3_128_digest(data),
     )
-    return header + payload
+    return b"".join((header, payload))  # the only copy of the bytes
 
 
 def payload_bytes(header: bytes) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-from pmlog import logs
+from pmlog import logs, memory
 from receiver.config import Config
 from receiver.service import serve
 
@@ -20,6 +20,7 @@ def run(config: Config, log_level: str = "info") -> None:
         OSError: The address cannot be used.
     """
     logs.setup(log_level)
+    memory.keep_buffers()
     asyncio.run(_main(config))
 
 

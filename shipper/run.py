@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-from pmlog import logs
+from pmlog import logs, memory
 from shipper.config import Config
 from shipper.service import serve
 
@@ -23,6 +23,7 @@ def run(config: Config, log_level: str = "info") -> int:
         OSError: The address cannot be used.
     """
     logs.setup(log_level)
+    memory.keep_buffers()
     return asyncio.run(_main(config))
 
 
