@@ -214,14 +214,16 @@ demo: $(STAMP)-demo ## The whole of it: real flights, an application killed, a h
 	$(BIN)/pmlog demo $(DEMO_ARGS)
 
 .PHONY: bench bench-quick
-bench: system $(STAMP)-bench ## Measure, beside the peers: operations, then whole workloads
+bench: system $(STAMP)-bench ## Measure, beside the peers: operations, whole workloads, replication
 	@$(MAKE) system SYSTEM_PACKAGES="$(BENCH_PACKAGES)"
 	mkdir -p "$(BUILD)"
 	$(PY) -m bench $(BENCH_ARGS)
 	$(PY) -m bench.suite $(SUITE_ARGS)
+	$(PY) -m bench.replication $(REPLICATION_ARGS)
 
 bench-quick: ## The same in some minutes, to glance at
-	@$(MAKE) bench BENCH_ARGS=--quick SUITE_ARGS="--turns 1 --scale 0.1 --out $(BUILD)/bench/suite.json"
+	@$(MAKE) bench BENCH_ARGS=--quick SUITE_ARGS="--turns 1 --scale 0.1 --out $(BUILD)/bench/suite.json" \
+	    REPLICATION_ARGS="--quick --out $(BUILD)/bench/replication.json"
 
 .PHONY: docs
 docs: $(STAMP)-docs ## The manual, as HTML under build/docs

@@ -27,7 +27,7 @@ def _first(path: str, key: str) -> str:
     return ""
 
 
-def _output(*command: str) -> str:
+def output(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def facts(folder: str) -> dict[str, Any]:
     for peer in PEERS.values():
         versions |= peer.versions()
     configured = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    compiler = _output(os.environ.get("CC", "cc"), "--version").splitlines()
+    compiler = output(os.environ.get("CC", "cc"), "--version").splitlines()
     return {
         "cpu": _first("/proc/cpuinfo", "model name") or platform.machine(),
         "architecture": platform.machine(),
@@ -84,9 +84,9 @@ def facts(folder: str) -> dict[str, Any]:
 
 def source() -> dict[str, Any]:
     """Which pmlog was measured. `changed`: what differs from the commit, of what counts."""
-    changed = _output("git", "status", "--porcelain", "--", "pmlog", "bench")
+    changed = output("git", "status", "--porcelain", "--", "pmlog", "shipper", "receiver", "bench")
     return {
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "commit": output("git", "rev-parse", "HEAD"),
         "changed": sorted(
             line[3:] for line in changed.splitlines() if not line[3:].startswith("bench/results")
         ),
