@@ -4,7 +4,10 @@ A file is whole or not there: it is written under another name, synced, then ren
 """
 
 import contextlib
+import fcntl
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -155,6 +158,110 @@ def set_stop(path: str | os.PathLike[str], stop: Stop | None) -> None:
         store(where, stop)
 
 
+ALONE_TIMEOUT_S: Final = 1.0
+"""So long somebody else may look at a stop mark and change it; that takes some syncs of the disk."""
+
+_ALONE_STEP_S: Final = 0.002
+
+
+@contextlib.contextmanager
+def _alone(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep others from changing the stop mark between a look at it and its change.
+
+    A shipper and a receiver may both be at one folder, as of a primary that comes back. Otherwise:
+
+    1. the shipper looks: the mark says power, and power is back;
+    2. the receiver stores the mark that this is a replica now;
+    3. the shipper removes the mark: an application may write a log that comes from elsewhere.
+
+    Args:
+        path: The pool's folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        MediumError: The folder cannot be opened, or somebody else does not come to an end.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MediumError(f"cannot open {path}: {error}", os_errno=error.errno) from error
+    try:
+        deadline = time.monotonic() + ALONE_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise MediumError(f"{path}: somebody else changes its stop mark") from None
+                time.sleep(_ALONE_STEP_S)
+        yield
+    finally:
+        os.close(fd)  # and with it the lock
+
+
+def stop_for_power(path: str | os.PathLike[str], stop: Stop) -> bool:
+    """Stop a pool because power fails, or note who has its seal; durable on return.
+
+    What stopped it for good is never replaced: it would be lost when power is back.
+
+    Args:
+        path: The pool's folder.
+        stop: What the mark is to say.
+
+    Returns:
+        Whether it says that; False: it is fenced, or a replica.
+
+    Raises:
+        MediumError: Writing failed.
+    """
+    with _alone(path):
+        old = stop_of(path)
+        if old is not None and (old.why == "replica" or _is_over(old, stop.epoch)):
+            return False
+        set_stop(path, stop)
+        return True
+
+
+def _is_over(stop: Stop, epoch: int) -> bool:
+    return stop.why == "fenced" and stop.holds(epoch)
+
+
+def power_is_back(path: str | os.PathLike[str]) -> None:
+    """Take back what `stop_for_power` has stored; any other mark stays. Durable on return.
+
+    Args:
+        path: The pool's folder.
+
+    Raises:
+        MediumError: Writing failed.
+    """
+    with _alone(path):
+        old = stop_of(path)
+        if old is not None and old.why == "power":
+            set_stop(path, None)
+
+
+def stop_for_good(path: str | os.PathLike[str], epoch: int) -> None:
+    """Stop a pool because another one has taken over; durable on return.
+
+    A replica stays one: nobody writes it anyhow, and it may yet come to that epoch.
+
+    Args:
+        path: The pool's folder.
+        epoch: The other pool's.
+
+    Raises:
+        MediumError: Writing failed.
+    """
+    with _alone(path):
+        old = stop_of(path)
+        if old is None or old.why != "replica":
+            set_stop(path, Stop("fenced", epoch))
+
+
 def release(path: str | os.PathLike[str], epoch: int) -> None:
     """Let a pool be written that was promoted; what stopped it later stays.
 
@@ -165,9 +272,10 @@ def release(path: str | os.PathLike[str], epoch: int) -> None:
     Raises:
         MediumError: Writing failed.
     """
-    stop = stop_of(path)
-    if stop is not None and stop.epoch < epoch + (stop.why == "fenced"):
-        set_stop(path, None)
+    with _alone(path):
+        stop = stop_of(path)
+        if stop is not None and stop.epoch < epoch + (stop.why == "fenced"):
+            set_stop(path, None)
 
 
 def become_replica(path: str | os.PathLike[str], epoch: int) -> bool:
@@ -183,12 +291,13 @@ def become_replica(path: str | os.PathLike[str], epoch: int) -> bool:
     Raises:
         MediumError: Writing failed.
     """
-    stop = stop_of(path)
-    if stop is not None and stop.why == "replica":
-        return False
-    set_history(path, history_of(path))  # what the fence said is kept
-    set_stop(path, Stop("replica", epoch))
-    return True
+    with _alone(path):
+        stop = stop_of(path)
+        if stop is not None and stop.why == "replica":
+            return False
+        set_history(path, history_of(path))  # what the fence said is kept
+        set_stop(path, Stop("replica", epoch))
+        return True
 
 
 # ---- the mark of a copy that is not whole ------------------------------------------------------

@@ -11,7 +11,6 @@ Order of stores, and what a crash after each of them leaves:
     6  the mark of 3 is removed                 a whole replica
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from itertools import islice
@@ -22,9 +21,11 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 from pmlog import limits, marks, saved, wire
 from pmlog.errors import PmlogError, ProtocolError
 from pmlog.history import History, before
+from pmlog.identity import Identity
 from pmlog.image import ImageReader, blocks_of
 from pmlog.log import LogReader
 from pmlog.replica import Replica
+from pmlog.threads import to_end
 from receiver.config import IMAGE_BYTES_MAX
 from receiver.hear import hear_any, hear_text, refused
 
@@ -99,13 +100,13 @@ async def take_blocks(
         PeerUnavailableError: It refused, or fell silent.
         PmlogError: The replica cannot be written.
     """
-    await asyncio.to_thread(replica.prepare_baseline)
-    with await asyncio.to_thread(ImageReader, replica.path) as image:
+    await to_end(replica.prepare_baseline)
+    with await to_end(ImageReader, replica.path) as image:
         blocks = blocks_of(answer.mark.image_bytes)
         total = -(-answer.mark.image_bytes // limits.BLOCK_BYTES)
         came = compared = 0
         while window := list(islice(blocks, limits.BLOCKS_PER_MESSAGE_MAX)):
-            digests = await asyncio.to_thread(image.digests, window)
+            digests = await to_end(image.digests, window)
             await socket.send_bytes(digests)
             left = dict(window)
             while not await _take_one(socket, replica, answer.epoch, left, len(window)):
@@ -119,7 +120,7 @@ async def take_blocks(
         raise error
     if not isinstance(end, wire.BaselineEnd) or end.lsn < answer.mark.lsn:
         raise ProtocolError("a baseline without an end")
-    await asyncio.to_thread(replica.begin_baseline, answer.mark)
+    await to_end(replica.begin_baseline, answer.mark)
     return end.lsn
 
 
@@ -144,7 +145,7 @@ async def _take_one(
     size: Any = left.pop(frame.lsn, None)
     if (frame.pool_id.bytes, frame.epoch, size) != (replica.pool_id, epoch, len(frame.data)):
         raise ProtocolError(f"a block at {frame.lsn} that was not asked for")
-    await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)
+    await to_end(replica.store_block, frame.lsn, frame.data)
     return False
 
 
@@ -157,8 +158,35 @@ def check_mark(answer: wire.Baseline) -> None:
     Raises:
         ProtocolError: Its figures make no sense.
     """
-    if not 0 < answer.mark.image_bytes <= IMAGE_BYTES_MAX or answer.mark.lsn <= 0:
-        raise ProtocolError(f"an image of {answer.mark.image_bytes} bytes")
+    mark = answer.mark
+    if not 0 < mark.image_bytes <= IMAGE_BYTES_MAX or mark.lsn <= 0:
+        raise ProtocolError(f"an image of {mark.image_bytes} bytes")
+    if not (
+        0 < mark.epoch <= answer.epoch
+        and mark.lsn < 1 << 63
+        and 0 <= mark.txn < 1 << 63
+        and 0 <= mark.session < 1 << 63
+        and 0 <= mark.chain < 1 << 32
+    ):
+        raise ProtocolError(f"a checkpoint that cannot be: {mark}")
+
+
+def check_identity(identity: Identity) -> None:
+    """Refuse a pool that cannot be, before a replica of it is made.
+
+    Args:
+        identity: What the shipper said.
+
+    Raises:
+        ProtocolError: Its figures make no sense.
+    """
+    if not (
+        0 < identity.ring_bytes <= IMAGE_BYTES_MAX
+        and 0 < identity.image_bytes <= IMAGE_BYTES_MAX
+        and 0 <= identity.created_ns < 1 << 64
+        and all(0 <= half < 1 << 64 for half in identity.hash_seed)
+    ):
+        raise ProtocolError(f"a pool that cannot be: {identity}")
 
 
 def finish(replica: Replica) -> None:

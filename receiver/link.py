@@ -7,6 +7,7 @@ the replica at the end of its last whole record, and the next one begins exactly
 import asyncio
 import logging
 from collections.abc import Callable
+from uuid import UUID
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
@@ -17,7 +18,8 @@ from pmlog.identity import Identity
 from pmlog.logs import note
 from pmlog.replica import Replica
 from pmlog.saved import Saved
-from receiver.baseline import accept, check_mark, finish, take_blocks
+from pmlog.threads import to_end
+from receiver.baseline import accept, check_identity, check_mark, finish, take_blocks
 from receiver.config import SILENCE_S, Config
 from receiver.hear import hear, refused
 from receiver.promote import Sealing, sealing_of
@@ -43,6 +45,8 @@ def hello_of(
     """
     if replica is None:
         return wire.Hello(wire.VERSION, pool, name, heard=history.heard)
+    # Not "any": whoever serves another pool must not take this one's epochs for those of his own.
+    pool = str(UUID(bytes=replica.pool_id))
     rebuild = replica.is_rebuilding
     epoch = history.heard if rebuild else replica.position.epoch
     return wire.Hello(
@@ -76,7 +80,10 @@ def check_answer(answer: wire.FromShipper, heard: int) -> wire.Stream | wire.Bas
         raise FencedError(
             f"the shipper's epoch {answer.epoch} is over: this receiver has heard of epoch {heard}"
         )
+    if answer.epoch >= 1 << 32:
+        raise ProtocolError(f"a shipper of epoch {answer.epoch}")
     must_make_sense(answer.history, answer.epoch)
+    check_identity(answer.identity)
     if isinstance(answer, wire.Baseline):
         check_mark(answer)
     return answer
@@ -152,7 +159,7 @@ class Link:
         config, replica = self._config, self._replica
         if replica is not None:
             replica.restart()
-        history = await asyncio.to_thread(marks.history_of, config.pool_path)
+        history = await to_end(marks.history_of, config.pool_path)
         hello = hello_of(config.pool, config.name, replica, history)
         await socket.send_str(wire.encode_message(hello))
         answer = check_answer(await hear(socket), hello.heard)
@@ -165,9 +172,11 @@ class Link:
             raise ProtocolError(
                 f"the stream begins at LSN {answer.lsn}, the replica ends at {replica.position.lsn}"
             )
-        if not is_stream:
-            await asyncio.to_thread(self._state.set_seal, None)
-        self.saved = await asyncio.to_thread(accept, replica, answer)
+        seal = self._state.seal
+        if not is_stream or (seal is not None and seal.place.epoch < answer.epoch):
+            # A seal says nothing of a later epoch, which may have committed more.
+            await to_end(self._state.set_seal, None)
+        self.saved = await to_end(accept, replica, answer)
         self.established = True
         if isinstance(answer, wire.Stream):
             note(_log, "connected", epoch=self._epoch, lsn=answer.lsn)
@@ -185,12 +194,12 @@ class Link:
 
     async def _finish_if_whole(self, replica: Replica) -> None:
         if replica.is_rebuilding and replica.position.lsn >= self._whole_lsn:
-            await asyncio.to_thread(finish, replica)
+            await to_end(finish, replica)
 
     async def _match(self, identity: Identity) -> Replica:
         """Get the replica of that pool; make it if there is none."""
         if self._replica is None:
-            made = await asyncio.to_thread(self._open_replica, self._config.pool_path, identity)
+            made = await to_end(self._open_replica, self._config.pool_path, identity)
             self._adopt(made)
             return made
         if self._replica.pool_id != identity.pool_id.bytes:
@@ -224,11 +233,11 @@ class Link:
             raise ProtocolError(f"a frame at LSN {frame.lsn}, not {replica.lsn_next}")
         if self._state.seal is not None:
             # The primary goes on, so the seal is not true any more.
-            await asyncio.to_thread(self._state.set_seal, None)
+            await to_end(self._state.set_seal, None)
         if replica.is_durable_at_append:
             self._append(replica, frame)
         else:
-            await asyncio.to_thread(self._append, replica, frame)
+            await to_end(self._append, replica, frame)
         await self._finish_if_whole(replica)
         if not self.frames:
             self.lsn_first = frame.lsn
@@ -246,7 +255,7 @@ class Link:
     async def _heed(self, message: wire.FromShipper) -> None:
         if isinstance(message, wire.Heartbeat):
             self.lsn_primary = max(self.lsn_primary, message.lsn)
-            if self._replica is not None and await asyncio.to_thread(_is_poisoned, self._replica):
+            if self._replica is not None and await to_end(_is_poisoned, self._replica):
                 # Nothing comes that would tell: an idle replica looks now and then.
                 raise CorruptionError("the replica has failed; it is opened again")
         elif isinstance(message, wire.SaveStarted):
@@ -256,7 +265,7 @@ class Link:
             await self._seal(message.place)
         elif isinstance(message, wire.Unsealed):
             self.saving = False
-            await asyncio.to_thread(self._state.set_seal, None)
+            await to_end(self._state.set_seal, None)
             self._ack.set()
         elif isinstance(message, wire.Refuse):
             raise refused(message)
@@ -268,7 +277,7 @@ class Link:
         assert replica is not None
         if sealing_of(place, replica.position) is not Sealing.COMPLETE:
             raise ProtocolError(f"sealed at LSN {place.lsn}, but the log ends elsewhere here")
-        await asyncio.to_thread(self._state.set_seal, Seal(place))
+        await to_end(self._state.set_seal, Seal(place))
         note(_log, "sealed", epoch=place.epoch, lsn=place.lsn, txn=place.txn)
         self._ack.set()
 

@@ -28,10 +28,12 @@ from pmlog.errors import (
     PoolLockedError,
     PoolNotFoundError,
 )
-from pmlog.history import promoted
+from pmlog.history import History, promoted
+from pmlog.log import LogReader
 from pmlog.logs import note
 from pmlog.replica import Replica, promote
 from pmlog.saved import Saved
+from pmlog.threads import to_end
 from receiver.application import Application
 from receiver.config import (
     CLOSE_TIMEOUT_S,
@@ -156,8 +158,12 @@ class Receiver:
             while True:  # until it is cancelled, at the end or for promotion
                 source = self.config.sources[number % len(self.config.sources)]
                 number += 1
-                if await self._connect(dial, source):
-                    attempt = 0
+                try:
+                    if await self._connect(dial, source):
+                        attempt = 0
+                except Exception as error:  # a defect, here or there, must not end the dialling
+                    self.last_error = f"{source}: {type(error).__name__}: {error}"
+                    _log.exception("a connection has failed: %s", source)
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
 
@@ -177,7 +183,7 @@ class Receiver:
         finally:
             self.link = None
             self.saved = link.saved or self.saved
-        if self.replica is not None and await asyncio.to_thread(is_poisoned, self.replica):
+        if self.replica is not None and await to_end(is_poisoned, self.replica):
             # To its end, whoever cancels this task: the replica's lock must not be lost.
             self._reopening = asyncio.create_task(self._reopen(self.replica), name="reopen")
             await asyncio.shield(self._reopening)
@@ -224,14 +230,15 @@ class Receiver:
             PmlogError: The promotion mark cannot be stored; nothing changed.
         """
         async with self._promoting:
-            self._judge(accept_loss)
+            path = self.config.pool_path
+            self._judge(accept_loss, await asyncio.to_thread(marks.history_of, path))
             # A frame may be on its way in: it is taken whole before the task ends, or not at all.
             await self._stop_dialling()
             try:
-                verdict = self._judge(accept_loss)
+                known = await asyncio.to_thread(marks.history_of, path)
+                verdict = self._judge(accept_loss, known)
                 assert self.replica is not None
                 place = self.replica.place
-                known = await asyncio.to_thread(marks.history_of, self.config.pool_path)
                 epoch = promoted(known, place).beginnings[-1].epoch
                 promotion = Promotion(place, epoch, verdict is Verdict.PROMOTE)
                 await asyncio.to_thread(self.state.set_promotion, promotion)
@@ -245,9 +252,11 @@ class Receiver:
             )  # fmt: skip
             return promotion
 
-    def _judge(self, accept_loss: bool) -> Verdict:
+    def _judge(self, accept_loss: bool, known: History) -> Verdict:
         position = None if self.replica is None else self.replica.position
         seal = None if self.state.seal is None else self.state.seal.place
+        if seal is not None and known.heard > seal.epoch:
+            seal = None  # a later primary may have committed more
         verdict = judge(
             promoted=self.state.promotion is not None,
             # One that was made and never got a record holds no pool yet; in its first baseline it is
@@ -266,15 +275,16 @@ class Receiver:
         replica, self.replica = self.replica, None
         if replica is not None:
             await asyncio.to_thread(replica.close)
+        pool = await asyncio.to_thread(_pool_id, path)
         if await asyncio.to_thread(_promote, path, promotion.epoch):
             await self.application.start(str(path), promotion.epoch)
         else:
             self.application.failure = "not started again: one that has the pool open lives on"
         self._ready = True
-        self._dialling = asyncio.create_task(self._tell(promotion), name="tell sources")
+        self._dialling = asyncio.create_task(self._tell(promotion, pool), name="tell sources")
 
-    async def _tell(self, promotion: Promotion) -> None:
-        """Tell every source that its epoch is over."""
+    async def _tell(self, promotion: Promotion, pool: str) -> None:
+        """Tell every source of this pool that its epoch is over."""
         place = wire.Place(
             promotion.epoch, promotion.place.lsn, promotion.place.chain, promotion.place.txn
         )
@@ -287,7 +297,7 @@ class Receiver:
                         async with dial(source) as socket:
                             hello = wire.Hello(
                                 wire.VERSION,
-                                self.config.pool,
+                                pool,
                                 self.config.name,
                                 place,
                                 heard=promotion.epoch,
@@ -427,6 +437,11 @@ def reopened(failed: Replica, path: Path, open_replica: Callable[..., Replica]) 
     if is_damaged:
         marks.set_incomplete(path, marks.Incomplete("damage"))
     return opened(path, open_replica)
+
+
+def _pool_id(path: Path) -> str:
+    with LogReader(path) as reader:
+        return str(reader.pool_id)
 
 
 def _promote(path: Path, epoch: int) -> bool:

@@ -126,6 +126,8 @@ def take(folder: Path, pool_path: Path, source: Path) -> Taken:
             _must_be_same(place, reader.manifest)
         if replica is None:
             replica = Replica(pool_path, reader.manifest.identity)
+        # Before the first byte: an application that opens it would go on in its primary's epoch.
+        marks.become_replica(pool_path, replica.position.epoch)
         blocks = _rebuild(replica, state, reader) if fit is Fit.REBUILD else 0
         size = _append(replica, state, reader)
         return Taken(reader.manifest.end, 0 if place is None else place.lsn, size, blocks)

@@ -102,19 +102,22 @@ class Saver:
             is_failing = self._power.is_failing
             if is_failing and (self._is_asked or not was_failing):
                 await self._guarded(self._save)
+            elif is_failing and self._must_freeze():
+                await self._guarded(self._save_late)
             elif not is_failing and self.pool.is_stopping:
                 await self._guarded(self._restore)
             if not self._power.is_failing:
                 # Whoever asked for a round before power came back gets his answer: there is none.
                 self._end_round()
             was_failing = is_failing
-            if self._power.is_failing == is_failing and not (is_failing and self._is_asked):
+            is_due = is_failing and (self._is_asked or self._must_freeze())
+            if self._power.is_failing == is_failing and not is_due:
                 await self._changed.wait()
 
     async def _guarded(self, act: Callable[[], Any]) -> None:
         try:
             await act()
-        except PmlogError as error:
+        except (PmlogError, OSError) as error:
             self._note_error(error)
             await asyncio.sleep(RETRY_S)
             self.wake()
@@ -159,8 +162,10 @@ class Saver:
         try:
             if pool.is_replica():  # only its primary knows where the log ends
                 return
-            while pool.seal_lsn is None and self._power.is_failing and not pool.fenced_epoch:
+            while self._power.is_failing and self._must_freeze():
                 await self._freeze()
+                if pool.seal_lsn is None and self._left_s() <= 0:
+                    return  # whoever waits for this round is told; `run` goes on trying
             pool.is_unsealing = False
             pool.wake_all()
             await self._drain()
@@ -176,6 +181,18 @@ class Saver:
             level=logging.WARNING if is_bad else logging.INFO,
             pool=pool.path, state=state.value, lsn=pool.seal_lsn, seconds=self._seconds,
         )  # fmt: skip
+
+    def _must_freeze(self) -> bool:
+        """Whether power fails and the writer has yet to be stopped."""
+        pool = self.pool
+        # A replica's end only its primary knows.
+        return pool.seal_lsn is None and not pool.fenced_epoch and not pool.is_replica()
+
+    async def _save_late(self) -> None:
+        """Go on trying to stop the writer: the time is over, and there still is power."""
+        await self._freeze()
+        if self.pool.seal_lsn is not None and self._power.is_failing:
+            await self._save()
 
     def _end_round(self) -> None:
         self._is_asked = False
@@ -315,20 +332,24 @@ class Saver:
         Receivers that cannot be reached are waited for as long as it takes: one that kept its seal
         could be promoted as complete while the writer goes on.
         """
-        pool = self.pool
+        pool, noted = self.pool, frozenset[str]()
         try:
             while not self._power.is_failing and pool.is_stopping and not pool.fenced_epoch:
                 missing = frozenset(filter(self._is_missing, pool.told))
-                if missing != self.waiting_for and missing:
+                if missing and missing != noted:
                     logs.note(
                         _log, "holders of the seal cannot be reached", level=logging.WARNING,
                         pool=pool.path, waiting_for=", ".join(sorted(missing)),
                     )  # fmt: skip
-                self.waiting_for = missing
+                noted = missing
+                held = frozenset(filter(self._is_held, pool.told))
+                self.waiting_for = missing | held
                 if pool.is_unsealing != (not missing):
                     pool.is_unsealing = not missing
                     pool.wake_all()
-                is_free = not missing and all(one.is_free for one in pool.sessions.values())
+                # Only of those that were told: who was never given the seal, or is no longer
+                # counted by the operator's word, holds up nobody, whatever he says or does not say.
+                is_free = not missing and not held
                 if is_free and any(name.startswith(PREFIX) for name in pool.told):
                     await self._void_vaults()
                     continue  # and look at everything again
@@ -348,6 +369,11 @@ class Saver:
         if name.startswith(PREFIX):
             return not Path(name.removeprefix(PREFIX)).is_dir()
         return name not in self.pool.sessions
+
+    def _is_held(self, name: str) -> bool:
+        """Whether one that is here has not given the seal back."""
+        session = self.pool.sessions.get(name)
+        return session is not None and not session.is_free
 
     async def restored(self, timeout_s: float, forget: Iterable[str]) -> dict[str, Any]:
         """Wait until the writer may go on; power must be back.
@@ -376,7 +402,8 @@ class Saver:
             return answer | {"restored": False, "reason": "power fails again"}
         missing = ", ".join(sorted(self.waiting_for)) or "nobody"
         reason = (
-            f"waiting for {missing} to give the seal back; writers go on as soon as that is done"
+            f"waiting for {missing} to give the seal back; writers go on as soon as that is done. "
+            "What will never be promoted: pmlog power-loss URL --restored --forget NAME"
         )
         return answer | {"restored": False, "reason": reason}
 
@@ -393,6 +420,7 @@ class Saver:
             is_busy=self._is_busy,
             is_sealed=self.is_sealed(),
             is_vaulted=self._vault is not None,
+            is_running=self._power.is_failing and self._must_freeze(),
         )
 
     def result(self) -> dict[str, Any]:

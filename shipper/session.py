@@ -98,8 +98,9 @@ class Session:
 
     @property
     def has_all(self) -> bool:
-        """Whether the receiver has all of the frozen log, and the seal."""
-        return self.sealed and not self._unseal_sent and not self.lacks_bytes and self.is_whole
+        """Whether the receiver has all of the frozen log, and this seal, not that of an earlier freeze."""
+        is_sealed = self._seal_sent and self.sealed and not self.may_hold_seal
+        return is_sealed and not self.lacks_bytes and self.is_whole
 
     @property
     def is_free(self) -> bool:
@@ -122,7 +123,7 @@ class Session:
 
     def beat(self) -> None:
         """Have a sign of life sent; end a connection on which nothing moves."""
-        behind = self.lsn_next > self.progress.received
+        behind = self.lsn_next > self.progress.received or self.may_hold_seal or self._unseal_sent
         if behind and self.pool.clock() - self._acked_at > STALL_S:
             self.end(f"no acknowledgement for {STALL_S:.0f} s")
         self._beat_due = True
@@ -427,6 +428,7 @@ class Session:
         if not pool.is_sealing and is_due:
             self._seal_sent = self._save_told = False
             self._unseal_sent = self.sealed
+            self._acked_at = pool.clock()
             await self._say(wire.Unsealed())
         if pool.is_sealing and not self._save_told:
             self._save_told = True
@@ -438,6 +440,7 @@ class Session:
             if position.lsn >= (pool.seal_lsn or 0):
                 pool.note_told(self.name)
                 self._seal_sent = self.may_hold_seal = True
+                self._acked_at = pool.clock()
                 place = wire.Place(position.epoch, position.lsn, position.chain, position.txn)
                 await self._say(wire.Sealed(place))
         if self._beat_due:
@@ -493,7 +496,7 @@ class Session:
             and now.applied <= ack.applied <= ack.durable
         ):
             raise ProtocolError(f"an acknowledgement of {ack} after {now}")
-        if ack.received > now.received:
+        if ack.received > now.received or ack.sealed != self.sealed:
             self._acked_at = self.pool.clock()
         if self._consumer is not None and ack.durable > max(now.durable, self.lsn_pinned):
             self._consumer.ack(ack.durable)

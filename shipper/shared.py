@@ -7,7 +7,6 @@ Invariants:
 3. `seal_lsn` is set only after the pool was frozen and its stop mark is durable.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -17,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmlog import marks
-from pmlog.errors import PmlogError, PoolNotFoundError
+from pmlog.errors import FencedError, PmlogError, PoolNotFoundError
 from pmlog.identity import Identity
 from pmlog.log import Bound, LogReader
 from pmlog.logs import note
+from pmlog.threads import to_end
 from shipper import backlog
 from shipper.config import RECEIVERS_MAX, Config
 from shipper.levels import Progress, reached
@@ -105,6 +105,8 @@ class SharedPool:
         """How the backlog stood when it was published last."""
         self.level = Progress()
         """What was published last."""
+        self._is_freezing = False
+        """A thread uses the reader."""
         self._live = _is_live(self.reader)
         self._tail = tail
         self._tailer = tail(self.reader, self.wake_all)
@@ -357,11 +359,16 @@ class SharedPool:
         self.is_stopping = True
         self._set_stop(old.told if old is not None else ())
         if self._has_control():
-            await asyncio.to_thread(self.reader.freeze)
+            self._is_freezing = True
+            try:
+                # To its end: the reader is closed when this shipper ends, and must not be in use.
+                await to_end(self.reader.freeze)
+            finally:
+                self._is_freezing = False
         # Nobody has opened this copy under this boot: then the chain itself ends it.
         if self.fenced_epoch is not None:
             # A hello from a later epoch came meanwhile: that is for good, and counts more.
-            marks.set_stop(self.path, marks.Stop("fenced", self.fenced_epoch))
+            marks.stop_for_good(self.path, self.fenced_epoch)
             if self._has_control():
                 self.reader.fence(self.fenced_epoch)
             return
@@ -388,7 +395,7 @@ class SharedPool:
 
     def drop_seal(self) -> None:
         """Forget a seal of when the pool was a primary: as a replica it does not end there."""
-        if self.seal_lsn is not None and self.is_replica():
+        if self.is_stopping and self.is_replica():
             self.seal_lsn = None
             self.told = ()
             self.is_stopping = self.is_unsealing = False
@@ -401,7 +408,7 @@ class SharedPool:
         # In this order: killed between the two, the next shipper stops the pool again.
         if self._has_control():
             self.reader.unfreeze()
-        marks.set_stop(self.path, None)
+        marks.power_is_back(self.path)
         self.is_stopping = False
         note(_log, "unfrozen", pool=self.path)
 
@@ -413,6 +420,7 @@ class SharedPool:
 
         Raises:
             MediumError: It cannot be stored; the seal must not be given.
+            FencedError: The log ends elsewhere by now; the seal must not be given.
         """
         if name not in self.told:
             self._set_stop((*self.told, name))
@@ -427,12 +435,15 @@ class SharedPool:
             MediumError: It cannot be stored; they still count.
         """
         gone = frozenset(names)
-        if self.seal_lsn is not None and gone & set(self.told):
+        if self.is_stopping and not self._is_fenced() and gone & set(self.told):
             self._set_stop(tuple(name for name in self.told if name not in gone))
 
     def _set_stop(self, told: tuple[str, ...]) -> None:
         stop = marks.Stop("power", self.reader.epoch, told, self.stop_source)
-        marks.set_stop(self.path, stop)
+        if not marks.stop_for_power(self.path, stop):
+            raise FencedError(
+                f"{self.path}: the pool is fenced, or a replica: power does not end its log"
+            )
         self.told = told
 
     def fence(self, epoch: int) -> None:
@@ -443,15 +454,17 @@ class SharedPool:
         """
         if self.fenced_epoch is not None and self.fenced_epoch >= epoch:
             return
-        # Nobody writes a replica anyhow, and it may yet come to that epoch.
-        if not self.is_replica():
-            marks.set_stop(self.path, marks.Stop(why="fenced", epoch=epoch))
-        self._fenced_epoch = epoch
-        if self._has_control():
-            self.reader.fence(epoch)
-        note(_log, "fenced", level=logging.ERROR, pool=self.path, epoch=epoch)
-        for session in list(self.sessions.values()):
-            session.end(f"epoch {epoch} has taken over")
+        try:
+            # The word first: it holds, also where the mark cannot be stored. Until it can, whoever
+            # brings the epoch is not answered by a refusal, and says it again.
+            if self._has_control():
+                self.reader.fence(epoch)
+        finally:  # also if a commit that had begun does not end
+            marks.stop_for_good(self.path, epoch)
+            self._fenced_epoch = epoch
+            note(_log, "fenced", level=logging.ERROR, pool=self.path, epoch=epoch)
+            for session in list(self.sessions.values()):
+                session.end(f"epoch {epoch} has taken over")
 
     async def restore_stop(self) -> None:
         """Take up again what an earlier shipper, or a host before its restart, had stopped."""
@@ -493,7 +506,7 @@ class SharedPool:
 
         Until then the log's end is where its chain ends, and there are no slots and no levels.
         """
-        if self._live:
+        if self._live or self._is_freezing:
             return
         fresh = LogReader(self.path)
         if not _is_live(fresh):

@@ -160,7 +160,9 @@ def is_parked(rank: Rank, lacking: frozenset[Rank], passed_s: float, time_s: flo
     return passed_s < time_s * PARK_SHARE and any(one.value < rank.value for one in lacking)
 
 
-def state_of(*, is_frozen: bool, is_busy: bool, is_sealed: bool, is_vaulted: bool) -> State:
+def state_of(
+    *, is_frozen: bool, is_busy: bool, is_sealed: bool, is_vaulted: bool, is_running: bool
+) -> State:
     """Name the state of a pool.
 
     Args:
@@ -168,12 +170,13 @@ def state_of(*, is_frozen: bool, is_busy: bool, is_sealed: bool, is_vaulted: boo
         is_busy: Receivers are waited for, or the vault is being written.
         is_sealed: Enough receivers have the seal.
         is_vaulted: The vault has it.
+        is_running: Power fails, and writers could not be stopped.
 
     Returns:
         The state.
     """
     if not is_frozen:
-        return State.SAVING if is_busy else State.MAINS
+        return State.SAVING if is_busy else State.UNSAVED if is_running else State.MAINS
     if is_sealed:
         return State.SEALED
     if is_vaulted:

@@ -70,7 +70,7 @@ _LIST = [
     ),
     Canary(
         "seal-not-stored", "receiver.link",
-        "        await asyncio.to_thread(self._state.set_seal, Seal(place))\n",
+        "        await to_end(self._state.set_seal, Seal(place))\n",
         "        self._state.seal = Seal(place)\n",
         "the seal is kept in memory only", SIM,
     ),
@@ -88,7 +88,7 @@ _LIST = [
     ),
     Canary(
         "unseal-ignored", "receiver.link",
-        "            self.saving = False\n            await asyncio.to_thread(self._state.set_seal, None)\n",
+        "            self.saving = False\n            await to_end(self._state.set_seal, None)\n",
         "            self.saving = False\n",
         "a receiver keeps the seal when it is told to give it back", SIM,
     ),
@@ -124,8 +124,8 @@ _LIST = [
     ),
     Canary(
         "block-not-stored", "receiver.baseline",
-        '    await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n',
-        '    if frame.lsn >> 16:\n        await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n',
+        '    await to_end(replica.store_block, frame.lsn, frame.data)\n',
+        '    if frame.lsn >> 16:\n        await to_end(replica.store_block, frame.lsn, frame.data)\n',
         'one block of a baseline is not stored', SIM,
     ),
     Canary(
@@ -161,8 +161,8 @@ _LIST = [
     # ---- shipper ----
     Canary(
         "seal-before-freeze", "shipper.shared",
-        "        await asyncio.to_thread(self.reader.freeze)\n",
-        "        await asyncio.sleep(0)\n",
+        "                await to_end(self.reader.freeze)\n",
+        "                await asyncio.sleep(0)\n",
         "the log is sealed though the writer was not stopped", SIM,
     ),
     Canary(
@@ -179,7 +179,7 @@ _LIST = [
     ),
     Canary(
         "unseal-not-awaited", "shipper.power_loss",
-        'is_free = not missing and all(one.is_free for one in pool.sessions.values())',
+        'is_free = not missing and not held',
         'is_free = not missing',
         'the writer goes on before the seals are given back', _ORDERS,
     ),

@@ -262,6 +262,36 @@ def test_replica_of_a_replica(cluster: Cluster) -> None:
     assert last_of(cluster.replica("two")) == last_of(cluster.pool)
 
 
+def test_seal_stays_at_the_first_hop(cluster: Cluster) -> None:
+    """Whoever has the log from a replica is never complete: its end is not the root's.
+
+    1. Power is said to fail at the middle of a chain, and everything that it has is at the leaf.
+    2. The middle froze its log's end, and sealed the leaf.
+    3. The root committed more; the leaf was promoted as complete.
+    """
+    root, middle = cluster.pair()
+    second = cluster.shipper(path=cluster.replica("one"))
+    leaf = cluster.receiver("two", second.port)
+    with pmlog.open(cluster.pool, **SMALL) as pool:
+        pool.dict("words")["a"] = 1
+        until(lambda: has_all(leaf, cluster.pool))
+        code, answer = second.ask("/v1/power-loss", "POST", {"timeout_s": 1.0})
+        assert (code, answer["saved"], answer["sealed"]) == (409, False, False)
+        assert "only its primary" in answer["pools"][0]["reason"]
+        assert not status(leaf)["sealed"]
+        pool.dict("words")["b"] = 2
+        until(lambda: has_all(leaf, cluster.pool))
+        # The root's own seal goes as far as its receivers.
+        assert root.ask("/v1/power-loss", "POST")[1]["sealed"]
+        assert status(middle)["sealed"]
+        assert not second.ask("/v1/power-loss", "POST", {"timeout_s": 0.1})[1]["saved"]
+        code, answer = leaf.ask("/v1/promote", "POST")
+        assert (code, answer["promoted"]) == (409, False)
+        assert root.ask("/v1/power-loss", "DELETE")[1]["restored"]
+        pool.dict("words")["c"] = 3
+        until(lambda: has_all(leaf, cluster.pool))
+
+
 def test_writer_comes_after_a_restart_of_the_host(cluster: Cluster) -> None:
     """A shipper that was there before any writer of this boot serves it when it comes."""
     with pmlog.open(cluster.pool, **SMALL) as pool:

@@ -16,7 +16,7 @@ from pmlog import marks, vault
 from receiver.state import State
 from tests.e2e.services import ROOT, Cluster, Service, shipped, status, until
 from tests.e2e.test_shipping import end_of, last_of
-from tests.support import faults_of
+from tests.support import SMALL, faults_of
 
 
 def receive(folder: Path, source: Path) -> subprocess.CompletedProcess[str]:
@@ -44,6 +44,12 @@ def promote(cluster: Cluster, name: str, shipper_port: int) -> Service:
     code, answer = receiver.ask("/v1/promote", "POST")
     assert (code, answer["complete"]) == (200, True)
     return receiver
+
+
+def written(path: Path) -> int:
+    """Return the last number that a writer which goes on has committed."""
+    with pmlog.open(path, readonly=True) as pool:
+        return int(pool.array("last")[0])
 
 
 def knows(shipper: Service, name: str) -> int | None:
@@ -92,7 +98,7 @@ def test_only_copy(cluster: Cluster, disk_dir: Path) -> None:
     writer = cluster.writer()
     assert writer.hear()["event"] == "open"
     shipper = cluster.shipper("--vault", str(disk_dir / "vaults"), "--battery", "40s")
-    until(lambda: last_of(cluster.pool) > 2000)
+    until(lambda: written(cluster.pool) > 2000)
     code, answer = shipper.ask("/v1/power-loss", "POST")
     assert (code, answer["saved"]) == (200, True)
     assert answer["pools"][0]["vault"]["has_image"]
@@ -245,3 +251,24 @@ def test_wrong_replica(copy: Path, memory_dir: Path) -> None:
     assert done.returncode == 7
     assert "no replica" in done.stderr
     assert not (memory_dir / "none" / "pool").exists()
+
+
+def test_made_from_a_vault_is_a_replica(cluster: Cluster, disk_dir: Path) -> None:
+    """What was made from a vault is opened by nobody before it is promoted.
+
+    1. A vault holds the whole pool; a replica is made from it on another host.
+    2. An application opens that folder, and commits: it went on in the epoch of the primary, which
+       went on as well: two histories of one epoch.
+    """
+    cluster.make_pool()
+    shipper = cluster.shipper("--vault", str(disk_dir / "vaults"), "--battery", "20s")
+    with pmlog.open(cluster.pool, **SMALL) as pool:
+        pool.dict("words")["a"] = 1
+        assert shipper.ask("/v1/power-loss", "POST", {"timeout_s": 10.0})[1]["saved"]
+    shipper.kill()
+    taken(cluster.folder / "one", disk_dir / "vaults")
+    with pytest.raises(pmlog.ReadOnlyError):
+        pmlog.open(cluster.replica("one"))
+    promote(cluster, "one", shipper.port).kill()
+    with pmlog.open(cluster.replica("one")) as pool:
+        assert pool.dict("words")["a"] == 1

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,20 +23,23 @@ from aiohttp import web
 
 import pmlog
 from pmlog import marks, wire
+from pmlog._engine import ffi, lib
 from pmlog.addresses import Address
+from pmlog.history import History
 from pmlog.identity import Identity
 from pmlog.image import blocks_of
 from pmlog.log import LogReader
 from pmlog.position import Position
-from pmlog.replica import Replica
+from pmlog.replica import Replica, promote
 from receiver.config import Config as ReceiverConfig
 from receiver.receiver import Receiver
+from receiver.state import Seal
 from shipper.config import Config
 from shipper.power.supply import Supply
 from shipper.service import _pools, _supplies, make_app
 from shipper.session import STALL_S
 from shipper.shared import SharedPool
-from tests.support import PATIENCE_S, SMALL
+from tests.support import PATIENCE_S, SMALL, faults_of
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -459,3 +465,311 @@ async def test_repeating_oneself_is_no_progress(stage: Stage, pool: pmlog.Pool) 
     await peer.ack(before)
     refusal = await peer.hear(wire.Refuse)
     assert "no acknowledgement" in refusal.reason
+
+
+async def test_forgotten_after_the_promotion(stage: Stage, pool: pmlog.Pool) -> None:
+    """A pool that is fenced stays fenced, whatever the operator says of seals afterwards.
+
+    1. Power fails, a receiver has the seal, and is promoted: the pool is fenced.
+    2. The operator, who does not know yet: power is back, forget that receiver. The list of the
+       seal's holders was stored without it, over the mark that fences.
+    3. The shipper is started again, and finds a pool that was stopped for power; power is back:
+       the writer went on beside the promoted receiver.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    saving = asyncio.create_task(shipper.save())
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await saving)["sealed"]
+    later = await stage.peer(shipper, "one", Position(2, end.lsn, end.chain, end.txn))
+    assert (await later.hear(wire.Refuse)).code == "fenced"
+    answer = (await shipper.supply.restored(0.1, ("one",)))[0]
+    assert not answer["restored"]
+    assert marks.stop_of(pool.path) == marks.Stop("fenced", 2)
+    with pytest.raises(pmlog.FencedError):
+        shipper.pool.note_told("two")
+    assert marks.stop_of(pool.path) == marks.Stop("fenced", 2)
+
+
+async def test_becomes_a_replica_while_power_returns(stage: Stage, pool_path: Path) -> None:
+    """A folder that a receiver has taken over is not opened to writers because power is back.
+
+    1. An old primary's host starts again: its pool is stopped for power; the shipper takes that up.
+    2. The receiver that starts beside it marks the pool as a replica.
+    3. Power is back, says the UPS: the shipper removed the mark, and an application could write the
+       log that came from the new primary, in the same epoch.
+    """
+    with pmlog.open(pool_path, **SMALL) as pool:
+        pool.dict("words")["a"] = 1
+    marks.set_stop(pool_path, marks.Stop("power", 1, (), "command"))
+    shipper = await stage.shipper(pool_path)
+    assert shipper.pool.is_stopping
+    assert marks.become_replica(pool_path, 1)
+    shipper.pool.unfreeze()
+    stop = marks.stop_of(pool_path)
+    assert stop is not None
+    assert stop.why == "replica"
+    with pytest.raises(pmlog.ReadOnlyError):
+        pmlog.open(pool_path, **SMALL)
+
+
+async def test_holder_that_hangs(stage: Stage, pool: pmlog.Pool) -> None:
+    """A receiver that is there and does not give its seal back is named, and can be forgotten.
+
+    1. Sealed; then the receiver's process is stopped, its connection stands.
+    2. Power returns; the seal is asked for; no answer. The reason said "waiting for nobody".
+    3. The operator names it as lost: the writer was not let go on all the same.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    saving = asyncio.create_task(shipper.save())
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await saving)["sealed"]
+    restoring = asyncio.create_task(shipper.restore(0.3))
+    await peer.hear(wire.Unsealed)
+    answer = await restoring
+    assert not answer["restored"]
+    assert "waiting for one " in str(answer["reason"])
+    assert shipper.supply.describe(shipper.pool)["waiting_for"] == ["one"]
+    assert (await shipper.supply.restored(PATIENCE_S, ("one",)))[0]["restored"]
+    pool.dict("words")["b"] = 2
+
+
+async def test_mute_peer_holds_up_nobody(stage: Stage, pool: pmlog.Pool) -> None:
+    """Whoever was never given the seal cannot keep writers stopped by saying nothing.
+
+    1. Sealed at one receiver; power returns, and it is asked to give the seal back.
+    2. Meanwhile a peer says hello, and never acknowledges anything.
+    3. The seal is back: the writer waited for the peer's word that it holds none, for ever.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    saving = asyncio.create_task(shipper.save())
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await saving)["sealed"]
+    restoring = asyncio.create_task(shipper.restore())
+    await peer.hear(wire.Unsealed)
+    mute = await stage.peer(shipper, "mute", end)
+    await mute.hear(wire.Heartbeat)
+    assert "mute" in shipper.pool.sessions
+    await peer.ack(end.lsn)
+    assert (await restoring)["restored"]
+    pool.dict("words")["b"] = 2
+
+
+async def test_mark_cannot_be_stored(stage: Stage, pool: pmlog.Pool) -> None:
+    """Whoever announces a power loss is answered in time, also if the writer cannot be stopped.
+
+    1. Power fails; the disk does not take the stop mark.
+    2. The shipper tries again and again, and answered nobody: `pmlog power-loss` hung, and a shipper
+       with a grace period was killed at its end.
+    3. There is room again: the writer is stopped, the log is sealed.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    (Path(pool.path) / "stop.new").mkdir()  # what is written first cannot be
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    async with asyncio.timeout(PATIENCE_S):
+        answer = (await shipper.supply.power_loss(0.1))[0]
+    assert not answer["saved"]
+    assert answer["state"] == "unsaved"
+    assert "stop.new" in str(answer["reason"])
+    assert shipper.supply.describe(shipper.pool)["state"] == "unsaved"
+    (Path(pool.path) / "stop.new").rmdir()
+    await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await shipper.save())["sealed"]
+
+
+async def test_stopped_in_a_commit(stage: Stage, pool: pmlog.Pool) -> None:
+    """Nothing is sealed while a commit may still end; who asked is told so.
+
+    1. A writer is stopped (SIGSTOP) in the middle of a commit: it has passed its look at the word.
+    2. Power fails: the freeze waits for that commit, in vain; nobody was answered any more.
+    3. The writer goes on, its commit ends: the seal covers it.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    shipper = await stage.shipper(Path(pool.path))
+    peer = await stage.peer(shipper, "one", end)
+    await peer.ack(end.lsn)
+    with LogReader(pool.path) as reader:
+        control = lib.pml_tail_control(reader._tail)
+        words = ffi.cast("struct pml_control *", control)
+        words.committing = 1
+        async with asyncio.timeout(PATIENCE_S):
+            answer = (await shipper.supply.power_loss(0.1))[0]
+        assert not answer["saved"]
+        assert answer["state"] == "unsaved"
+        assert shipper.pool.seal_lsn is None
+        words.committing = 0
+        await peer.hear(wire.Sealed)
+    await peer.ack(end.lsn, sealed=True)
+    assert (await shipper.save())["sealed"]
+
+
+async def test_another_pools_epoch(stage: Stage, pool: pmlog.Pool, memory_dir: Path) -> None:
+    """A receiver that dials the wrong shipper fences nobody.
+
+    1. A receiver holds a replica of one pool, of epoch 2; it takes any pool.
+    2. By mistake it is pointed at the shipper of another pool, of epoch 1.
+    3. It said that it had heard of epoch 2: the other pool was fenced, for good.
+    """
+    folder = memory_dir / "one"
+    folder.mkdir()
+    pmlog.open(folder / "pool", **SMALL).close()
+    promote(folder / "pool").close()
+    shipper = await stage.shipper(Path(pool.path))
+    receiver = Receiver(ReceiverConfig((shipper.url,), folder, "one", "any", LOOPBACK))
+    await receiver.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while receiver.last_error is None:  # noqa: ASYNC110 - of another task
+                await asyncio.sleep(0.001)
+        assert "this is pool" in receiver.last_error
+    finally:
+        await receiver.stop()
+    assert shipper.pool.fenced_epoch is None
+    pool.dict("words")["a"] = 1
+
+
+async def test_seal_of_an_epoch_that_is_over(pool: pmlog.Pool, memory_dir: Path) -> None:
+    """A seal is worth nothing once its holder has heard of a later epoch.
+
+    1. A primary seals two receivers; the other one is promoted, and commits more.
+    2. This one dials it, hears of epoch 2 and notes that; the connection breaks before a byte came.
+    3. It is promoted, and called itself complete: it lacked what the other had committed.
+    """
+    pool.dict("words")["a"] = 1
+    folder = memory_dir / "one"
+    folder.mkdir()
+    with LogReader(pool.path, 4096) as reader, Replica(folder / "pool", reader.identity()) as copy:
+        run = reader.run()
+        assert run is not None
+        copy.append(4096, bytes(run))
+        place = copy.place
+    receiver = Receiver(ReceiverConfig(("http://127.0.0.1:9",), folder, "one", "any", LOOPBACK))
+    receiver.state.set_seal(Seal(place))
+    marks.set_history(folder / "pool", History(heard=2))
+    await receiver.start()
+    try:
+        with pytest.raises(pmlog.NotPromotableError, match="not sealed"):
+            await receiver.promote(accept_loss=False)
+    finally:
+        await receiver.stop()
+
+
+class SlowReplica(Replica):
+    """A replica whose disk takes its time."""
+
+    is_slow = threading.Event()
+    may_end = threading.Event()
+
+    def append(self, lsn: int, data: bytes | memoryview) -> Position:
+        """Append, once the disk is ready."""
+        self.is_slow.set()
+        assert self.may_end.wait(PATIENCE_S)
+        return super().append(lsn, data)
+
+
+async def test_promoted_while_a_frame_is_stored(
+    stage: Stage, pool: pmlog.Pool, memory_dir: Path
+) -> None:
+    """A promotion waits for the frame that is being stored, and counts it.
+
+    1. On a disk, a frame is being appended, in a thread.
+    2. The receiver is promoted: the connection's task was cancelled, the thread went on.
+    3. The place where the epoch begins was read, and the replica closed, while the thread wrote.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    folder = memory_dir / "one"
+    folder.mkdir()
+    shipper = await stage.shipper(Path(pool.path))
+    SlowReplica.is_slow.clear()
+    SlowReplica.may_end.clear()
+    receiver = Receiver(
+        ReceiverConfig((shipper.url,), folder, "one", "any", LOOPBACK),
+        open_replica=partial(SlowReplica, domain="page"),
+    )
+    await receiver.start()
+    try:
+        # What was stored before decides that there is something to promote.
+        assert await asyncio.to_thread(SlowReplica.is_slow.wait, PATIENCE_S)
+        SlowReplica.may_end.set()
+        async with asyncio.timeout(PATIENCE_S):
+            while (receiver.describe()["lsn_durable"] or 0) < end.lsn:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        SlowReplica.is_slow.clear()
+        SlowReplica.may_end.clear()
+        pool.dict("words")["b"] = 2
+        assert await asyncio.to_thread(SlowReplica.is_slow.wait, PATIENCE_S)
+        promoting = asyncio.create_task(receiver.promote(accept_loss=True))
+        done, _ = await asyncio.wait([promoting], timeout=0.1)
+        assert not done
+        SlowReplica.may_end.set()
+        promotion = await promoting
+    finally:
+        SlowReplica.may_end.set()
+        await receiver.stop()
+    assert promotion.place.lsn == pool.position.lsn
+    assert marks.history_of(folder / "pool").beginnings[-1].lsn == promotion.place.lsn
+    assert faults_of(folder / "pool") == []
+
+
+async def test_figures_that_cannot_be(pool: pmlog.Pool, memory_dir: Path) -> None:
+    """A shipper that says nonsense does not end a receiver's dialling.
+
+    1. The first source answers hello by a checkpoint whose number no field can hold.
+    2. The error was none that the receiver expects: its task ended, and it never dialled again.
+    """
+    with LogReader(pool.path) as reader:
+        identity, mark = reader.identity(), reader.mark()
+    answers = [
+        wire.Baseline(replace(mark, lsn=1 << 70), 1, identity),
+        wire.Baseline(replace(mark, txn=1 << 70), 1, identity),
+        wire.Stream(4096, 1, replace(identity, created_ns=1 << 70)),
+        wire.Stream(4096, 1 << 40, identity),
+    ]
+    heard = 0
+
+    async def nonsense(request: web.Request) -> web.WebSocketResponse:
+        nonlocal heard
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        await socket.send_str(wire.encode_message(answers[heard % len(answers)]))
+        heard += 1
+        await socket.receive()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/v1/pools/any/stream", nonsense)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    receiver = Receiver(ReceiverConfig((url,), memory_dir / "one", "one", "any", LOOPBACK))
+    await receiver.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while heard <= len(answers):  # noqa: ASYNC110 - of another task
+                await asyncio.sleep(0.001)
+    finally:
+        await receiver.stop()
+        await runner.cleanup()
+    assert not (memory_dir / "one" / "pool").exists()

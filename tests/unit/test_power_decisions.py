@@ -134,10 +134,17 @@ def test_who_goes_first() -> None:
 def test_states() -> None:
     """Each state has its circumstances; a seal at receivers counts more than a vault."""
     yes_no = (True, False)
-    for frozen, busy, sealed, vaulted in itertools.product(yes_no, repeat=4):
-        state = state_of(is_frozen=frozen, is_busy=busy, is_sealed=sealed, is_vaulted=vaulted)
+    for frozen, busy, sealed, vaulted, running in itertools.product(yes_no, repeat=5):
+        state = state_of(
+            is_frozen=frozen,
+            is_busy=busy,
+            is_sealed=sealed,
+            is_vaulted=vaulted,
+            is_running=running,
+        )
         if not frozen:
-            assert state is (State.SAVING if busy else State.MAINS)
+            idle = State.UNSAVED if running else State.MAINS
+            assert state is (State.SAVING if busy else idle)
         elif sealed or vaulted:
             assert state is (State.SEALED if sealed else State.VAULTED)
         else:
