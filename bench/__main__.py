@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import latency, machine, report
+from bench import latency, machine, plots, report
 from bench.peers import PEERS
 from bench.workload import OPERATIONS
 
@@ -91,6 +91,9 @@ def show(options: argparse.Namespace) -> None:
 
 
 def page(options: argparse.Namespace) -> None:
+    if not options.check:
+        for path in plots.draw(report.newest()):
+            print(f"{path.relative_to(ROOT)} drawn")
     if not report.write_page(check=options.check):
         return
     if options.check:

@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -332,7 +333,8 @@ def versions() -> dict[str, str]:
     }
     for program in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         found["PostgreSQL"] = machine.output(str(program), "--version")
-    return {name: text for name, text in found.items() if text}
+    numbers = {name: re.search(r"\d+(\.\d+)+", text) for name, text in found.items()}
+    return {name: match[0] for name, match in numbers.items() if match}
 
 
 def run(options: argparse.Namespace) -> None:

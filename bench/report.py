@@ -197,9 +197,8 @@ def targets_text(result: Result) -> str:
     return table(["", "stage", "target", "measured", "met"], rows)
 
 
-def machine_text(result: Result) -> str:
+def machine_lines(result: Result, how: str) -> str:
     facts, source, load = result["machine"], result["source"], result["load"]
-    settings = result["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     changed = " with uncommitted changes" if source["changed"] else ""
     virtual = "virtual machine, " if facts["hypervisor"] else ""
@@ -211,20 +210,31 @@ def machine_text(result: Result) -> str:
         f"stores on {facts['file_system']}; cache lines flushed by {facts['cache_flush'][0]}.",
         f"- {versions}; {facts['compiler']}.",
         f"- The interpreter: {facts['python_build']['compiler']}{guided}.",
-        f"- {settings['turns']} turns of {settings['rounds']} rounds; latency of "
-        f"{settings['latency_samples']:,} operations a turn.",
+        f"- {how}",
         f"- Meanwhile other work on the machine took {load['others_cores']:.2f} cores, and its host "
         f"took away {load['stolen_cores']:.2f}.",
     ]
     return "\n".join(lines)
 
 
+def machine_text(result: Result) -> str:
+    settings = result["settings"]
+    return machine_lines(
+        result,
+        f"{settings['turns']} turns of {settings['rounds']} rounds; latency of "
+        f"{settings['latency_samples']:,} operations a turn.",
+    )
+
+
+_RATIOS_PICTURE = "![times as fast as LMDB](_static/performance/ratios.svg)"
+_LATENCY_PICTURE = "![latency percentiles](_static/performance/latency.svg)"
+
 BLOCKS: dict[str, Callable[[Result], str]] = {
-    "ratios": ratios_table,
+    "ratios": lambda result: f"{_RATIOS_PICTURE}\n\n{ratios_table(result)}",
     "ratios-adr": lambda result: ratios_table(result, "pmlog-adr"),
     "targets": targets_text,
     "operations": operations_text,
-    "latency": latency_text,
+    "latency": lambda result: f"{_LATENCY_PICTURE}\n\n{latency_text(result)}",
     "machine": machine_text,
 }
 
@@ -243,19 +253,50 @@ def dump(result: Result) -> str:
     return re.sub(r"\[[-\d.,\s]*\]", lambda match: re.sub(r"\s+", " ", match[0]), pretty) + "\n"
 
 
-def newest() -> Result:
-    results = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
-    if not results:
+def kind_of(result: Result) -> str:
+    """Which program has written it: ops, suite or replication."""
+    return str(result.get("kind", "ops" if "throughput" in result else "suite"))
+
+
+def newest() -> dict[str, Result]:
+    """The newest result of each kind."""
+    return of_files(RESULTS.glob("*.json"))
+
+
+def of_files(paths: Iterable[Path]) -> dict[str, Result]:
+    """The newest of some results, of each kind."""
+    found: dict[str, Result] = {}
+    for path in paths:
+        result = json.loads(path.read_text())
+        kind = kind_of(result)
+        if kind not in found or result["taken"] > found[kind]["taken"]:
+            found[kind] = result
+    if not found:
         raise SystemExit("bench: no file in bench/results/: python -m bench --save")
-    return max(results, key=lambda result: result["taken"])
+    return found
 
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def filled(page: str, result: Result) -> str:
-    """The page with its blocks written anew."""
-    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match['name']](result)}\n{match[3]}", page)
+def blocks() -> dict[str, tuple[str, Callable[[Result], str]]]:
+    """Every block that a page may have: the kind of result that it is made from, and how."""
+    from bench import pages  # which needs the forms of this module
+
+    made = {"ops": BLOCKS, "suite": pages.SUITE, "replication": pages.REPLICATION}
+    return {name: (kind, make) for kind, those in made.items() for name, make in those.items()}
+
+
+def filled(page: str, results: dict[str, Result]) -> str:
+    """The page with its blocks written anew; those without a result say so."""
+    known = blocks()
+
+    def fill(match: re.Match[str]) -> str:
+        kind, make = known[match["name"]]
+        text = make(results[kind]) if kind in results else ""
+        return f"{match[1]}{text or 'No figures have been kept yet: `make bench` takes them.'}\n{match[3]}"
+
+    return _BLOCK.sub(fill, page)
 
 
 def write_page(*, check: bool = False) -> bool:

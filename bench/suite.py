@@ -259,6 +259,7 @@ def run(options: argparse.Namespace) -> None:
     before = machine.Load.now()
     result: dict[str, Any] = {
         "schema": 1,
+        "kind": "suite",
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": machine.source(),
         "machine": machine.facts(options.folder),
