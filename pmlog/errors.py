@@ -230,7 +230,10 @@ class MediumError(PmlogError):
 class CorruptionError(PmlogError):
     """Bytes that no crash explains."""
 
-    hint = "`pmlog check` lists every fault; restore the pool from a replica"
+    hint = (
+        "`pmlog check` lists every fault; `pmlog repair POOL --from URL` takes what is damaged from "
+        "a shipper of another copy"
+    )
 
     file: str | None = None
     """Which file of the pool: image, log, sums or control."""
@@ -310,7 +313,10 @@ class IncompleteError(ReplicationError):
 
     changed = False
     retryable = True
-    hint = "wait until its receiver has finished"
+    hint = (
+        "wait until its receiver has finished; if none runs, start it again, or complete the copy "
+        "with `pmlog repair POOL --from URL`"
+    )
 
 
 class ProtocolError(ReplicationError):

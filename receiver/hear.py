@@ -19,7 +19,10 @@ def refused(message: wire.Refuse) -> Exception:
     text = f"the shipper refused: {message.reason} ({message.code})"
     if message.code == "fenced":
         return FencedError(text)
-    hint = "two pools wrote as one primary: receive into a new folder to give this copy up"
+    hint = (
+        "two pools wrote as one primary: `pmlog repair POOL --from URL` saves what only this one "
+        "has, and makes it a copy of the other"
+    )
     return PeerUnavailableError(text, hint=hint if message.code == "diverged" else None)
 
 

@@ -156,11 +156,9 @@ class Link:
             await asyncio.gather(acks, return_exceptions=True)
 
     async def _greet(self, socket: ClientWebSocketResponse) -> None:
-        config, replica = self._config, self._replica
-        if replica is not None:
-            replica.restart()
-        history = await to_end(marks.history_of, config.pool_path)
-        hello = hello_of(config.pool, config.name, replica, history)
+        if self._replica is not None:
+            self._replica.restart()
+        hello = await to_end(self._hello)
         await socket.send_str(wire.encode_message(hello))
         answer = check_answer(await hear(socket), hello.heard)
         replica = self._replica = await self._match(answer.identity)
@@ -176,7 +174,7 @@ class Link:
         if not is_stream or (seal is not None and seal.place.epoch < answer.epoch):
             # A seal says nothing of a later epoch, which may have committed more.
             await to_end(self._state.set_seal, None)
-        self.saved = await to_end(accept, replica, answer)
+        self.saved = await to_end(self._accept, replica, answer)
         self.established = True
         if isinstance(answer, wire.Stream):
             note(_log, "connected", epoch=self._epoch, lsn=answer.lsn)
@@ -188,6 +186,17 @@ class Link:
         self._whole_lsn = await take_blocks(socket, replica, answer, self._note)
         note(_log, "baseline finished", blocks=self.blocks, lsn=mark.lsn, whole_lsn=self._whole_lsn)
         await self._finish_if_whole(replica)
+
+    def _hello(self) -> wire.Hello:
+        history = marks.history_of(self._config.pool_path)
+        return hello_of(self._config.pool, self._config.name, self._replica, history)
+
+    def _accept(self, replica: Replica, answer: wire.Stream | wire.Baseline) -> Saved | None:
+        return accept(replica, answer)
+
+    def _is_done(self) -> bool:
+        """Whether the connection has served its purpose; a receiver's never has."""
+        return False
 
     def _note(self, blocks: int, compared: int, total: int) -> None:
         self.blocks, self.compared, self.total = blocks, compared, total
@@ -209,7 +218,7 @@ class Link:
     # ---- receiving -----------------------------------------------------------------------------
 
     async def _receive(self, socket: ClientWebSocketResponse) -> None:
-        while True:  # until the connection ends
+        while not self._is_done():  # or until the connection ends
             try:
                 message = await socket.receive(timeout=SILENCE_S)
             except TimeoutError:

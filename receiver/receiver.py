@@ -72,7 +72,7 @@ class Receiver:
         open_replica: Callable[..., Replica] = Replica,
     ) -> None:
         self.config = config
-        self._dialled = dialling or _dialled
+        self._dialled = dialling or dialled
         self._open_replica = open_replica
         self.state = State(config.folder)
         self.replica: Replica | None = None
@@ -357,7 +357,15 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def _dialled(config: Config) -> AsyncIterator[Dial]:
+async def dialled(config: Config) -> AsyncIterator[Dial]:
+    """Get ready to open connections to shippers.
+
+    Args:
+        config: What the receiver was told.
+
+    Yields:
+        What opens a connection to a source.
+    """
     async with http.dialling(config.security, CONNECT_TIMEOUT_S) as session:
 
         @contextlib.asynccontextmanager

@@ -143,13 +143,26 @@ def register() -> typer.Typer:
     """
     if app.registered_commands:
         return app
-    from pmlog.cli import check, demo, drill, dump, info, power_loss, promote, receive, ship, status
+    from pmlog.cli import (
+        check,
+        demo,
+        drill,
+        dump,
+        info,
+        power_loss,
+        promote,
+        receive,
+        repair,
+        ship,
+        status,
+    )
     from pmlog.cli import top as top_command
 
     commands = (
         info.info,
         check.check,
         dump.dump,
+        repair.repair,
         drill.drill,
         demo.demo,
         ship.ship,

@@ -1,5 +1,6 @@
 """Asking a shipper or a receiver, over HTTP, for the commands."""
 
+import http
 import http.client
 import json
 import ssl
@@ -14,6 +15,14 @@ from pmlog.logs import plain
 from pmlog.security import Security
 
 ANSWER_BYTES_MAX = 16 << 20
+SHOWN_BYTES = 80
+"""Of an answer that is none."""
+
+SHIPPER = "shipper"
+RECEIVER = "receiver"
+# Where each tells how it is, and a field that no other service has there.
+_KINDS = {RECEIVER: ("/v1/status", "lsn_durable"), SHIPPER: ("/v1/pools", "pools")}
+_HINT = "is the port that of `pmlog ship` or `pmlog receive`?"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -92,4 +101,75 @@ def ask(
     try:
         return status, json.loads(text)
     except ValueError:
-        raise ProtocolError(f"{url}{path} answered {status}: {text[:200]!r}") from None
+        said = plain(text[:SHOWN_BYTES].decode(errors="replace").strip())
+        raise ProtocolError(f"{url}{path} answered {status}: {said!r}", hint=_HINT) from None
+
+
+def ask_shipper(url: str, has: Security) -> list[dict[str, Any]]:
+    """Ask a shipper for its pools.
+
+    Args:
+        url: The shipper.
+        has: Token and TLS of this side.
+
+    Returns:
+        As `GET /v1/pools` tells them.
+
+    Raises:
+        ConfigError: It is another kind of service.
+        PmlogError: As `ask`.
+    """
+    answer = _told(url, SHIPPER, has)
+    pools: list[dict[str, Any]] = answer["pools"]
+    return pools
+
+
+def ask_receiver(url: str, has: Security) -> dict[str, Any]:
+    """Ask a receiver how it is.
+
+    Args:
+        url: The receiver.
+        has: Token and TLS of this side.
+
+    Returns:
+        As `GET /v1/status` tells it.
+
+    Raises:
+        ConfigError: It is another kind of service.
+        PmlogError: As `ask`.
+    """
+    return _told(url, RECEIVER, has)
+
+
+def ask_either(url: str, has: Security, timeout_s: float = 10.0) -> tuple[str, dict[str, Any]]:
+    """Ask a shipper or a receiver how it is.
+
+    Args:
+        url: The service.
+        has: Token and TLS of this side.
+        timeout_s: How long to wait for each answer.
+
+    Returns:
+        SHIPPER or RECEIVER, and what it tells.
+
+    Raises:
+        ConfigError: It is neither.
+        PmlogError: As `ask`.
+    """
+    for kind, (path, field) in _KINDS.items():
+        try:
+            status, answer = ask(url, path, has=has, timeout_s=timeout_s)
+        except ProtocolError:
+            continue  # a web server has something to say to every question
+        if status == http.HTTPStatus.OK and isinstance(answer, dict) and field in answer:
+            return kind, answer
+    raise ConfigError(f"{url} is neither a shipper nor a receiver", hint=_HINT)
+
+
+def _told(url: str, wanted: str, has: Security) -> dict[str, Any]:
+    kind, answer = ask_either(url, has)
+    if kind != wanted:
+        raise ConfigError(
+            f"{url} is a {kind}, and this wants a {wanted}", hint="give the other one's address"
+        )
+    return answer
