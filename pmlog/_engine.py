@@ -38,6 +38,9 @@ def _load_fast() -> Any:
 
     Returns:
         The module.
+
+    Raises:
+        ImportError: This is not the process's main interpreter.
     """
     name, path = "pmlog._fast", str(sys.modules["pmlog._core"].__file__)
     loader = ExtensionFileLoader(name, path)
@@ -45,6 +48,9 @@ def _load_fast() -> Any:
     assert spec is not None
     module = module_from_spec(spec)
     loader.exec_module(module)
+    # Types and the encoder are the process's, and they are objects of the interpreter that came first.
+    if not module.is_in_main():
+        raise ImportError("pmlog runs in a process's main interpreter only, here is another")
     return module
 
 

@@ -19,6 +19,8 @@
 #define CHAIN_MAX 64u      /* buckets in one overflow chain, as a bound for loops */
 #define SPLIT_MAX 112u     /* entries of a chain that a split moves; longer ones wait */
 #define IN_PLACE_MAX 2048u /* longer values get a new entry: their old bytes need no undo then */
+#define AHEAD 16u          /* keys of a bulk form that are looked for at a time */
+#define AHEAD_BYTES 192u   /* of an entry: header, key and the beginning of its value */
 #define SHRINK_BUCKETS 64u /* an emptied dict with more buckets than this starts over */
 
 #define ROOT_FIELD(root, field) ((root) + offsetof(struct pml_dict_root, field))
@@ -124,6 +126,43 @@ int pml_dict_find(struct pml_pool *pool, uint64_t root, const char *key, uint64_
 static int find(struct pml_container *c, const char *key, uint64_t word, uint64_t *entry,
                 struct pml_dict_entry *e) {
     return find_hashed(c->pool, c->root, key, word, hash_of(c->pool, key, word), entry, e);
+}
+
+/* Hashes of the next keys of a bulk form.  A look-up in a large dict waits for memory twice, for a
+ * bucket and for an entry; here the lines of AHEAD keys are asked for together, so that most of that
+ * time passes at once.  Only hints: the look-ups begin anew. */
+static void look_ahead(struct pml_container *c, size_t count, const char *keys,
+                       const uint64_t *words, uint64_t hashes[AHEAD]) {
+    struct pml_pool *pool = c->pool;
+    struct pml_dict_root *r;
+    uint64_t at[AHEAD];
+    count = pml_min64(count, AHEAD);
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = hash_of(pool, keys, words[i]);
+        keys += PML_VALUE_BYTES(words[i]);
+    }
+    uint64_t buckets;
+    if (root_at(pool, c->root, &r) != PML_OK ||
+        !(buckets = __atomic_load_n(&r->buckets, __ATOMIC_RELAXED)))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        at[i] = bucket_offset(r, bucket_number(hashes[i], buckets));
+        if (pml_in_body(pool, at[i], sizeof(struct pml_bucket)))
+            __builtin_prefetch(pml_ptr(pool, at[i]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct pml_bucket *bucket;
+        if (bucket_at(pool, at[i], &bucket) != PML_OK) continue;
+        for (int k = 0; k < PML_BUCKET_SLOTS; k++) {
+            uint64_t slot = __atomic_load_n(&bucket->slots[k], __ATOMIC_RELAXED);
+            uint64_t entry = PML_SLOT_OFFSET(slot);
+            if (!slot || PML_SLOT_TAG(slot) != PML_SLOT_TAG(hashes[i]) ||
+                !pml_in_body(pool, entry, AHEAD_BYTES))
+                continue;
+            for (uint64_t line = 0; line < AHEAD_BYTES; line += PML_LINE)
+                __builtin_prefetch((const char *)pml_ptr(pool, entry) + line);
+        }
+    }
 }
 
 /* ---- buckets ---- */
@@ -355,15 +394,20 @@ static int check_words(uint64_t key_word) {
     return PML_OK;
 }
 
-int pml_dict_put(struct pml_container *c, const char *key, uint64_t key_word, const char *value,
-                 uint64_t value_word) {
+static int put_hashed(struct pml_container *c, uint64_t hash, const char *key, uint64_t key_word,
+                      const char *value, uint64_t value_word) {
     int st = check_words(key_word);
     if (st != PML_OK) return st;
     struct pml_dict_entry e;
-    uint64_t entry, hash = hash_of(c->pool, key, key_word);
+    uint64_t entry;
     st = find_hashed(c->pool, c->root, key, key_word, hash, &entry, &e);
     if (st == PML_OK) return replace(c, entry, value, value_word);
     return st == PML_E_MISSING ? insert(c, hash, key, key_word, value, value_word) : st;
+}
+
+int pml_dict_put(struct pml_container *c, const char *key, uint64_t key_word, const char *value,
+                 uint64_t value_word) {
+    return put_hashed(c, hash_of(c->pool, key, key_word), key, key_word, value, value_word);
 }
 
 /* The old root's content becomes a dropped container under a root of its own. */
@@ -546,8 +590,10 @@ int64_t pml_dict_pop(struct pml_container *c, const char *key, uint64_t key_word
 
 static int update_body(struct pml_container *c, size_t count, const char *keys,
                        const uint64_t *key_words, const char *values, const uint64_t *value_words) {
+    uint64_t hashes[AHEAD];
     for (size_t i = 0; i < count; i++) {
-        int st = pml_dict_put(c, keys, key_words[i], values, value_words[i]);
+        if (i % AHEAD == 0) look_ahead(c, count - i, keys, key_words + i, hashes);
+        int st = put_hashed(c, hashes[i % AHEAD], keys, key_words[i], values, value_words[i]);
         if (st != PML_OK) return st;
         keys += PML_VALUE_BYTES(key_words[i]);
         values += PML_VALUE_BYTES(value_words[i]);
@@ -568,11 +614,13 @@ int pml_dict_update(struct pml_container *c, size_t count, const char *keys,
 static int64_t many_body(struct pml_container *c, size_t count, const char *keys,
                          const uint64_t *key_words, char *buffer, size_t capacity,
                          uint64_t *value_words) {
+    uint64_t hashes[AHEAD];
     size_t used = 0;
     for (size_t i = 0; i < count; i++) {
+        if (i % AHEAD == 0) look_ahead(c, count - i, keys, key_words + i, hashes);
         uint64_t entry;
         struct pml_dict_entry e;
-        int st = find(c, keys, key_words[i], &entry, &e);
+        int st = find_hashed(c->pool, c->root, keys, key_words[i], hashes[i % AHEAD], &entry, &e);
         keys += PML_VALUE_BYTES(key_words[i]);
         value_words[i] = PML_MISSING_WORD;
         if (st == PML_E_MISSING) continue;

@@ -80,12 +80,10 @@ class PoolDeque(fast.Deque, MutableSequence[Any]):
         self._handle.version += 1
 
     def _pop(self, left: int) -> Any:
-        if self._decoder.type is None:
-            return self._pop_plain(left)
-        with Transaction(self._core):  # a value that is not of the type stays where it is
-            return self._pop_plain(left)
+        with Transaction(self._core):  # a value that cannot be decoded stays where it is
+            return self._pop_inside(left)
 
-    def _pop_plain(self, left: int) -> Any:
+    def _pop_inside(self, left: int) -> Any:
         buffer, view = scratch_buffer()
         word = _deque_pop(self._handle.c, left, buffer, _SCRATCH_BYTES)
         if word > 0 and (size := word >> 8) <= _SCRATCH_BYTES:

@@ -137,9 +137,7 @@ class PoolDict(fast.Dict, MutableMapping[Any, Any]):
         Raises:
             KeyError: It is not there, and no default was given.
         """
-        if self._decoder.type is None:
-            return self._pop(key, default)
-        with Transaction(self._core):  # a value that is not of the type stays where it is
+        with Transaction(self._core):  # a value that cannot be decoded stays where it is
             return self._pop(key, default)
 
     def _pop(self, key: Any, default: Any) -> Any:

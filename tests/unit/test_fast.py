@@ -6,14 +6,23 @@ from __future__ import annotations
 
 import gc
 import resource
+import subprocess
+import sys
 import threading
+import time
 import weakref
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 import pmlog
+from pmlog.containers.codec import encode_key
+from pmlog.containers.deque import PoolDeque
+from pmlog.containers.dict import PoolDict
+from pmlog.containers.region import PoolRegion
 from tests.support import PATIENCE_S, OpenPool
 
 EDGES = [
@@ -88,9 +97,48 @@ def test_pops(open_pool: OpenPool) -> None:
     for empty in (q.pop, q.popleft):
         with pytest.raises(IndexError):
             empty()
-    for index in (0, 1, "x"):
+    q.append("stays")
+    # Beyond 64 bits: a C conversion answers -1 with an error, which once passed for the index -1.
+    for index in (0, 1, "x", 1 << 70, -(1 << 70), True, None):
         with pytest.raises(TypeError):
             q.pop(index)  # type: ignore[arg-type]
+    assert list(q) == ["stays"]
+
+
+def at_depth(depth: int, call: Callable[[], Any]) -> Any:
+    """Call something with that many frames more on the stack."""
+    return at_depth(depth - 1, call) if depth else call()
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_pop_that_cannot_be_decoded_changes_nothing(open_pool: OpenPool, size: int) -> None:
+    """Where the stack is too deep to decode a value, popping it raises and the value stays.
+
+    Pops once committed first and decoded afterwards, so that the value was lost.
+    """
+    pool = open_pool()
+    q, d = pool.deque("q"), pool.dict("d")
+    value: Any = ["x" * size]
+    for _ in range(150):
+        value = [value]
+    q.extend([0, value, 0])
+    q.pop()
+    q.popleft()
+    d.update({"a": 1, "deep": value, "z": 2})
+    for pop in (q.pop, q.popleft, lambda: d.pop("deep")):
+        refused = 0
+        for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit(), 7):
+            try:
+                at_depth(depth, pop)
+            except (RecursionError, pmlog.PmlogError):
+                refused += 1
+            else:
+                q.append(value) if not q else d.update({"a": 1, "deep": value})
+            assert len(q) == 1
+            assert q[0] == value
+            assert d["deep"] == value
+        assert refused
+    assert d.keys() == {"a", "deep", "z"}
 
 
 def test_pop_of_another_type_stays(open_pool: OpenPool) -> None:
@@ -115,6 +163,111 @@ def test_get_many(open_pool: OpenPool) -> None:
     assert d.get_many(["no"] * 3) == [None] * 3
     with pytest.raises(pmlog.EncodeError):
         d.get_many([object()])
+
+
+def test_bulk_forms_of_many_keys(open_pool: OpenPool) -> None:
+    """Keys that come twice, or while the table grows, end as they do in a dict."""
+    d = open_pool(log_size="8MiB").dict("d")
+    plain: dict[Any, Any] = {}
+    pairs: list[tuple[Any, Any]] = [((n * n) % 3001, b"v" * (n % 300)) for n in range(6000)]
+    pairs += [(f"k{n % 7}", n) for n in range(100)]
+    for some in (pairs[:40], pairs, pairs[::-1]):
+        d.update(some)
+        plain.update(some)
+        assert d.copy() == plain
+        assert list(d) == list(plain)
+    keys = [key for key, _ in pairs] + ["missing"] * 20
+    assert d.get_many(keys) == [plain.get(key) for key in keys]
+
+
+def test_many_keys_leave_the_interpreter_to_others(open_pool: OpenPool) -> None:
+    """While the engine looks many keys up, other threads run."""
+    d = open_pool(log_size="32MiB").dict("d")
+    keys = [str(n) for n in range(50_000)]
+    d.update(dict.fromkeys(keys, b"x"))
+    wait, ran = threading.Lock(), []
+    wait.acquire()
+
+    def other() -> None:
+        with wait:
+            ran.append(True)
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    before, deadline = sys.getswitchinterval(), time.monotonic() + PATIENCE_S
+    sys.setswitchinterval(1000.0)  # nobody else gets the interpreter but by the call below
+    try:
+        wait.release()
+        while not ran and time.monotonic() < deadline:
+            d._get_many(keys, None, encode_key)
+        assert ran
+    finally:
+        sys.setswitchinterval(before)
+    thread.join(PATIENCE_S)
+
+
+def test_not_bound() -> None:
+    """A container that nobody has made says so, and does not end the process."""
+    d: Any = PoolDict.__new__(PoolDict)
+    q: Any = PoolDeque.__new__(PoolDeque)
+    r: Any = PoolRegion.__new__(PoolRegion)
+    for use in (
+        lambda: d["a"], lambda: d.get("a"), lambda: "a" in d, lambda: d.__setitem__("a", 1),
+        lambda: d.get_many(["a"]), lambda: q.append(1), q.pop, q.popleft,
+        lambda: r.write(0, b"1"), lambda: r.read(0, 1),
+    ):  # fmt: skip
+        with pytest.raises(AttributeError):
+            use()
+
+
+def test_pairs_that_change_while_they_are_encoded(open_pool: OpenPool) -> None:
+    """A pair is what it was when its turn came, though encoding it empties the caller's list.
+
+    Key and value were once borrowed from that list, and read after they were freed.
+    """
+    d = open_pool().dict("d")
+
+    class Number(int):
+        def __int__(self) -> int:
+            pair.clear()
+            gc.collect()
+            return 5
+
+    for pair in (
+        [Number(5), ["x" * 300 for _ in range(100)]],
+        [5, [Number(5), ["x" * 300 for _ in range(100)]]],
+    ):
+        wanted = list(pair[1]) if isinstance(pair[1], list) else pair[1]
+        d.update([pair])
+        assert pair == []
+        assert d[5] == wanted
+
+
+def test_other_interpreters_are_refused(tmp_path: Path) -> None:
+    """A second interpreter of the process cannot import pmlog; the first goes on.
+
+    It once could, and left an encoder behind that ended the process when it was used.
+    """
+    program = f"""
+import pmlog
+try:
+    import _interpreters as interpreters
+    def run(code): return interpreters.exec(interpreters.create("legacy"), code)
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    def run(code): return interpreters.run_string(interpreters.create(isolated=False), code)
+with pmlog.open({str(tmp_path / "pool")!r}, size="1MiB", log_size="1MiB") as pool:
+    try:
+        error = run("import pmlog")
+    except Exception as raised:
+        error = raised
+    assert "main interpreter only" in str(error), error
+    pool.dict("d")["a"] = [1]
+    assert pool.dict("d")["a"] == [1]
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_refused_arguments(open_pool: OpenPool) -> None:

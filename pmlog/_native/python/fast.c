@@ -108,6 +108,31 @@ PyObject *fast_fail(struct fast_container *self, int64_t status) {
     return NULL;
 }
 
+#if PY_VERSION_HEX >= 0x030c0000
+PyObject *fast_error_take(void) { return PyErr_GetRaisedException(); }
+
+void fast_error_give(PyObject *error) {
+    if (error) PyErr_SetRaisedException(error);
+}
+#else
+PyObject *fast_error_take(void) {
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    if (!kind) return NULL;
+    PyErr_NormalizeException(&kind, &error, &trace);
+    if (trace) PyException_SetTraceback(error, trace);
+    Py_DECREF(kind);
+    Py_XDECREF(trace);
+    return error;
+}
+
+void fast_error_give(PyObject *error) {
+    if (!error) return;
+    Py_INCREF(Py_TYPE(error));
+    PyErr_Restore((PyObject *)Py_TYPE(error), error, PyException_GetTraceback(error));
+}
+#endif
+
 /* ---- _handle.Core ---- */
 
 static int core_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -253,6 +278,12 @@ PyMemberDef fast_container_members[] = {
 
 /* ---- the module ---- */
 
+static PyObject *is_in_main(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+}
+
 static PyObject *configure(PyObject *module, PyObject *encode) {
     (void)module;
     Py_INCREF(encode);
@@ -263,8 +294,10 @@ static PyObject *configure(PyObject *module, PyObject *encode) {
 PyMODINIT_FUNC PyInit__fast(void);
 
 PyMODINIT_FUNC PyInit__fast(void) {
-    static PyMethodDef methods[3] = {
+    static PyMethodDef methods[4] = {
         {"configure", configure, METH_O, "configure(encode): how values are encoded."},
+        {"is_in_main", is_in_main, METH_NOARGS,
+         "is_in_main(): whether the calling interpreter is the process's first."},
     };
     static struct PyModuleDef definition = {
         PyModuleDef_HEAD_INIT,
@@ -273,7 +306,7 @@ PyMODINIT_FUNC PyInit__fast(void) {
         .m_size = -1,
         .m_methods = methods,
     };
-    methods[1] = fast_pack_method;
+    methods[2] = fast_pack_method;
     PyObject *module = PyModule_Create(&definition);
     PyTypeObject *types[] = {&fast_core_type, &fast_handle_type, &fast_transaction_type,
                              &fast_dict_type, &fast_deque_type,  &fast_region_type};

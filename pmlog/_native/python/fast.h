@@ -89,6 +89,8 @@ void fast_done(struct fast_bytes *bytes);
 PyObject *fast_decode(struct fast_container *self, const char *data, int64_t word); /* NULL, no
                                                               error set: leave it to Python */
 PyObject *fast_fail(struct fast_container *self, int64_t status); /* raises what the status says */
+PyObject *fast_error_take(void);        /* the error that is set, if one is; it is set no longer */
+void fast_error_give(PyObject *error);  /* sets it again; NULL: nothing */
 /* another thread's transaction is open, or receivers are behind: Python waits */
 static inline bool fast_is_retried(int64_t status) {
     return status == PML_E_BUSY || status == PML_E_BEHIND;

@@ -24,6 +24,31 @@ static PyObject *append(PyObject *object, PyObject *value) { return push(object,
 
 static PyObject *append_left(PyObject *object, PyObject *value) { return push(object, value, 1); }
 
+#define PUT_BACK_ATTEMPTS 1200u /* slices of waiting for another thread's transaction */
+
+/* A pop that raises has changed nothing: not even where the interpreter's stack is too deep for the
+ * value, so this needs no frame. */
+static PyObject *put_back(struct fast_container *self, int left, const char *data, int64_t word) {
+    struct fast_handle *handle = self->handle;
+    PyObject *error = fast_error_take();
+    int status = PML_E_BUSY;
+    for (unsigned n = 0; n < PUT_BACK_ATTEMPTS && fast_is_retried(status); n++) {
+        Py_BEGIN_ALLOW_THREADS status =
+            pml_deque_push(handle->container, left, data, (uint64_t)word);
+        Py_END_ALLOW_THREADS
+    }
+    if (status == PML_OK) {
+        handle->version++;
+        fast_error_give(error);
+        return NULL;
+    }
+    fast_fail(self, status);
+    PyObject *failure = fast_error_take();
+    PyException_SetContext(failure, error);
+    fast_error_give(failure);
+    return NULL;
+}
+
 static PyObject *take(PyObject *object, int left) {
     struct fast_container *self = (struct fast_container *)object;
     char buffer[FAST_BYTES];
@@ -35,9 +60,10 @@ static PyObject *take(PyObject *object, int left) {
         if (word > 0 && (uint64_t)word >> 8 <= sizeof buffer) {
             handle->version++;
             PyObject *value = fast_decode(self, buffer, word);
-            if (value || PyErr_Occurred()) return value;
-            return PyObject_CallMethod(object, "_decode", "y#K", buffer, (Py_ssize_t)(word >> 8),
-                                       (unsigned long long)word);
+            if (!value && !PyErr_Occurred())
+                value = PyObject_CallMethod(object, "_decode", "y#K", buffer,
+                                            (Py_ssize_t)(word >> 8), (unsigned long long)word);
+            return value ? value : put_back(self, left, buffer, word);
         }
         if (word == PML_E_MISSING || word == 0) {
             PyErr_SetString(PyExc_IndexError, "pop from an empty deque");
@@ -55,14 +81,13 @@ static PyObject *pop_left(PyObject *object, PyObject *unused) {
 }
 
 static PyObject *pop(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    int overflow = 0;
     if (count > 1 ||
-        (count == 1 && !(PyLong_Check(arguments[0]) && PyLong_AsLong(arguments[0]) == -1))) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_TypeError,
-                            "a deque pops at its ends only; use del for the middle");
+        (count == 1 && !(PyLong_Check(arguments[0]) &&
+                         PyLong_AsLongAndOverflow(arguments[0], &overflow) == -1 && !overflow))) {
+        PyErr_SetString(PyExc_TypeError, "a deque pops at its ends only; use del for the middle");
         return NULL;
     }
-    PyErr_Clear();
     return take(object, 0);
 }
 

@@ -92,7 +92,7 @@ static int contains(PyObject *object, PyObject *key) {
 
 /* ---- many keys ---- */
 
-#define FIRST_BYTES 64u /* room for each value, at first */
+#define FIRST_BYTES 256u /* room for each value, at first: what is not used costs no memory */
 #define MANY_BYTES_MAX (1ull << 40)
 
 static bool put_keys(struct fast_column *keys, struct fast_column *words, PyObject *names,
@@ -111,8 +111,8 @@ static bool put_keys(struct fast_column *keys, struct fast_column *words, PyObje
 static int64_t fetch(struct fast_handle *handle, const struct fast_column *keys,
                      const struct fast_column *words, struct fast_column *values,
                      struct fast_column *found) {
-    size_t count = words->size / 8;
-    size_t capacity = count * FIRST_BYTES + FAST_BYTES;
+    size_t count = words->size / 8, guess = count * FIRST_BYTES;
+    size_t capacity = guess + FAST_BYTES;
     int64_t used = PML_E_MEMORY;
     for (;;) { /* ends: the values have a size */
         char *to = PyMem_Realloc(values->data, capacity);
@@ -120,7 +120,8 @@ static int64_t fetch(struct fast_handle *handle, const struct fast_column *keys,
         if (to) values->data = to;
         if (lengths) found->data = lengths;
         if (!to || !lengths) return PML_E_MEMORY;
-        FAST_CALL(handle->pool, 0, used,
+        /* Many keys take their time: other threads get the interpreter lock meanwhile. */
+        FAST_CALL(handle->pool, guess, used,
                   pml_dict_get_many(handle->container, count, keys->data,
                                     (const uint64_t *)(const void *)words->data, to, capacity,
                                     (uint64_t *)(void *)lengths));
@@ -163,8 +164,9 @@ static PyObject *get_many(PyObject *object, PyObject *arguments) {
     struct fast_column keys = {0}, words = {0}, values = {0}, found = {0};
     PyObject *list = NULL;
     int64_t used = 0;
+    if (!self->handle) return PyObject_GetAttrString(object, "_handle"); /* raises: never bound */
     if (put_keys(&keys, &words, names, encode_key)) {
-        if (words.size && self->handle) used = fetch(self->handle, &keys, &words, &values, &found);
+        if (words.size) used = fetch(self->handle, &keys, &words, &values, &found);
         if (used >= 0)
             list = listed(object, &values, &found, words.size / 8, instead);
         else if (used == PML_E_BUSY)

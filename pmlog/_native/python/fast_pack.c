@@ -2,6 +2,7 @@
 #include "fast.h"
 
 static bool put(struct fast_column *column, const void *data, size_t size) {
+    if (!size) return true;
     if (column->size + size > column->capacity) {
         size_t wanted = column->capacity ? 2 * column->capacity : 4096;
         while (wanted < column->size + size) wanted *= 2;
@@ -64,15 +65,21 @@ static bool pack_pair(struct fast_column columns[4], PyObject *item, PyObject *e
                       PyObject *encode_value) {
     PyObject *pair = PySequence_Fast(item, "update() takes a mapping, or pairs of key and value");
     if (!pair) return false;
-    bool good = PySequence_Fast_GET_SIZE(pair) == 2;
-    if (!good)
+    if (PySequence_Fast_GET_SIZE(pair) != 2) {
         PyErr_Format(PyExc_ValueError, "an element of length %zd; 2 is required",
                      PySequence_Fast_GET_SIZE(pair));
-    good =
-        good &&
-        fast_put(&columns[0], &columns[1], encode_key, PySequence_Fast_GET_ITEM(pair, 0), true) &&
-        fast_put(&columns[2], &columns[3], encode_value, PySequence_Fast_GET_ITEM(pair, 1), false);
+        Py_DECREF(pair);
+        return false;
+    }
+    /* A pair may be the caller's list, and what encodes its key may empty it. */
+    PyObject *key = PySequence_Fast_GET_ITEM(pair, 0), *value = PySequence_Fast_GET_ITEM(pair, 1);
+    Py_INCREF(key);
+    Py_INCREF(value);
     Py_DECREF(pair);
+    bool good = fast_put(&columns[0], &columns[1], encode_key, key, true) &&
+                fast_put(&columns[2], &columns[3], encode_value, value, false);
+    Py_DECREF(key);
+    Py_DECREF(value);
     return good;
 }
 

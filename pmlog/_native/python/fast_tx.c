@@ -72,12 +72,11 @@ static int init(PyObject *object, PyObject *arguments, PyObject *names) {
 static void finalize(PyObject *object) {
     struct fast_transaction *self = (struct fast_transaction *)object;
     if (self->id <= NEW || !self->core) return;
-    PyObject *kind, *value, *trace;
-    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *error = fast_error_take();
     PyObject *done = PyObject_CallMethod(object, "_abandon", NULL);
     if (!done) PyErr_WriteUnraisable(object);
     Py_XDECREF(done);
-    PyErr_Restore(kind, value, trace);
+    fast_error_give(error);
 }
 
 static int traverse(PyObject *object, visitproc visit, void *arg) {
