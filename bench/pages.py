@@ -234,7 +234,7 @@ _OWN: tuple[_Own, ...] = (
     ("apply", "cpu_ratio", "applying, to generating, by processor time", "25 %", _share),
     ("latency", "p50_ns", "commit to REPLICATED and back, p50", "0.35 ms", _milliseconds),
     ("latency", "p99_ns", "the same, p99", "1.5 ms", _milliseconds),
-    ("lag", "p99_ns", "lag at 100,000 commits a second, p99", "2 ms", _milliseconds),
+    ("lag-fast", "p99_ns", "lag at 100,000 commits a second, p99", "2 ms", _milliseconds),
     ("writer", "ratio", "writer's processor time, with shipping", "+6 %", _more),
     ("idle", "shipper_share", "an idle shipper, of a core", "1 %", _share),
     ("idle", "receiver_share", "an idle receiver, of a core", "1 %", _share),

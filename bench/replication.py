@@ -34,6 +34,9 @@ RESULTS = ROOT / "bench" / "results"
 SMALL = b"y" * 64
 LARGE = os.urandom(1 << 20)
 IDLE_S = 10.0
+PACE_PER_S = 2_000
+"""What every store can keep up with, in a process that also looks at the replica."""
+FAST_PER_S = 100_000
 Figures = dict[str, float]
 
 
@@ -110,26 +113,30 @@ def latency(store: Replicated, scale: float) -> Figures:
     return suite.percentiles(took)
 
 
-def lag(store: Replicated, scale: float) -> Figures:
+def lag(pace_per_s: int) -> Callable[..., Figures]:
     """A writer at a steady pace; how long until the replica has what was just committed."""
-    took = array("q")
-    marks: list[tuple[int, int]] = []
-    seconds = max(2.0, 4 * scale)
-    meter, done = Meter(store), 0
-    while (now := meter.seconds()) < seconds:
-        due = int(now * store.pace_per_s) - done
-        for _ in range(min(due, 500)):
-            store.write(SMALL)
-            done += 1
-        if due and len(marks) < 1000:
-            marks.append((time.perf_counter_ns(), store.sent()))
-        while marks and store.has(marks[0][1]):
+
+    def run(store: Replicated, scale: float) -> Figures:
+        took = array("q")
+        marks: list[tuple[int, int]] = []
+        seconds = max(2.0, 4 * scale)
+        meter, done = Meter(store), 0
+        while (now := meter.seconds()) < seconds:
+            due = int(now * pace_per_s) - done
+            for _ in range(min(due, 500)):
+                store.write(SMALL)
+                done += 1
+            if due and len(marks) < 1000:
+                marks.append((time.perf_counter_ns(), store.sent()))
+            while marks and store.has(marks[0][1]):
+                took.append(time.perf_counter_ns() - marks.pop(0)[0])
+            time.sleep(0.0002)
+        while marks:
+            spin(store, marks[0][1])
             took.append(time.perf_counter_ns() - marks.pop(0)[0])
-        time.sleep(0.0002)
-    while marks:
-        spin(store, marks[0][1])
-        took.append(time.perf_counter_ns() - marks.pop(0)[0])
-    return {"paced_per_s": done / seconds, **suite.percentiles(took)}
+        return {"paced_per_s": done / seconds, **suite.percentiles(took)}
+
+    return run
 
 
 def catch_up(value: bytes, count: Callable[[Replicated], int]) -> Callable[..., Figures]:
@@ -231,7 +238,8 @@ def apply(store: Replicated, scale: float) -> Figures:
 EVERYONE = tuple(STORES)
 SUBJECTS: dict[str, tuple[tuple[str, ...], Callable[[Replicated, float], Figures]]] = {
     "latency": (EVERYONE, latency),
-    "lag": (EVERYONE, lag),
+    "lag": (EVERYONE, lag(PACE_PER_S)),
+    "lag-fast": (("pmlog",), lag(FAST_PER_S)),
     "small": (EVERYONE, small),
     "large": (EVERYONE, large),
     "catch-up-small": (("pmlog",), catch_up(SMALL, lambda store: 600_000)),

@@ -21,8 +21,6 @@ class Replicated:
 
     acknowledges = True
     """Whether a writer can wait for the replica to have what it has written."""
-    pace_per_s = 2000
-    """Of the subject `lag`: what its writer commits."""
     small_count = 1000
     """Commits of 64 bytes, for a second of work or less."""
     large_count = 10

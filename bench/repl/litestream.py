@@ -16,7 +16,6 @@ from bench.repl.base import KvUnavailableError, Replicated, end, until
 
 class LitestreamReplicated(Replicated):
     acknowledges = False
-    pace_per_s = 500
     small_count = 20_000
     large_count = 40
 

@@ -19,7 +19,6 @@ REGION_BYTES = 8 << 20
 
 
 class PmlogReplicated(Replicated):
-    pace_per_s = 100_000
     small_count = 1_000_000
     large_count = 160
 

@@ -40,7 +40,6 @@ def _programs() -> Path:
 
 
 class PostgresReplicated(Replicated):
-    pace_per_s = 2000
     small_count = 10_000
     large_count = 40
 

@@ -25,7 +25,6 @@ def free_port() -> int:
 
 
 class RedisReplicated(Replicated):
-    pace_per_s = 2000
     small_count = 100_000
     large_count = 100
 
