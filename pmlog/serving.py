@@ -103,6 +103,7 @@ def serve(
         ClosedError: The pool is closed.
         ConfigError: An option cannot be used.
         MediumError: The address cannot be used.
+        PoolLockedError: Another shipper serves the pool.
         PmlogError: The pool's log cannot be read.
     """
     from pmlog import security

@@ -9,6 +9,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from pmlog import logs
 from receiver.page import behind_bytes
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,6 +73,9 @@ class _Refused:
         for reason, count in sorted(self._refused.items()):
             counter.add_metric([reason], count)
         yield counter
+        yield CounterMetricFamily(
+            "pmlog_log_lines_dropped", "Lines of the log that nobody read in time", logs.dropped()
+        )
 
 
 def render(known: dict[str, Any], refused: Mapping[str, int]) -> bytes:

@@ -19,7 +19,7 @@ def run(config: Config, log_level: str = "info") -> None:
         PmlogError: The replica cannot be opened.
         OSError: The address cannot be used.
     """
-    logs.setup(log_level)
+    logs.setup(log_level, is_queued=True)
     memory.keep_buffers()
     asyncio.run(_main(config))
 

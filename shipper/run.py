@@ -22,7 +22,7 @@ def run(config: Config, log_level: str = "info") -> int:
         PmlogError: A pool cannot be read.
         OSError: The address cannot be used.
     """
-    logs.setup(log_level)
+    logs.setup(log_level, is_queued=True)
     memory.keep_buffers()
     return asyncio.run(_main(config))
 

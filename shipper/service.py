@@ -11,6 +11,7 @@ from aiohttp import WSCloseCode, web
 
 from pmlog import http, limits
 from pmlog.errors import PmlogError
+from pmlog.hold import only_shipper
 from pmlog.logs import note
 from shipper import metrics, page
 from shipper.config import BEAT_S, POWER_LOSS_TIMEOUT_S, RECEIVERS_MAX, Config
@@ -61,12 +62,23 @@ def make_app(config: Config, stop: asyncio.Event | None = None) -> web.Applicati
     app.router.add_post("/v1/power-loss", _power_loss)
     app.router.add_delete("/v1/power-loss", _power_restored)
 
+    async def alone(app: web.Application) -> AsyncIterator[None]:
+        with contextlib.ExitStack() as held:
+            for path in config.pools:
+                held.enter_context(only_shipper(path))
+            yield
+
     async def life(app: web.Application) -> AsyncIterator[None]:
-        for path in config.pools:
-            pool = SharedPool(path, config)
-            app[_pools][pool.id] = pool
-            await pool.restore_stop()
-            pool.publish()
+        try:
+            for path in config.pools:
+                pool = SharedPool(path, config)
+                app[_pools][pool.id] = pool
+                await pool.restore_stop()
+                pool.publish()
+        except BaseException:
+            for pool in app[_pools].values():
+                await pool.close()
+            raise
         end = asyncio.Event() if stop is None else stop
         pools = app[_pools]
         supply = Supply(config, pools, end.set)
@@ -81,6 +93,7 @@ def make_app(config: Config, stop: asyncio.Event | None = None) -> web.Applicati
         for pool in app[_pools].values():
             await pool.close()
 
+    app.cleanup_ctx.append(alone)
     app.cleanup_ctx.append(life)
     app.on_shutdown.append(_end_sessions)
     return app

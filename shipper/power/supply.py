@@ -101,6 +101,7 @@ class Supply:
         while True:  # until it is cancelled, at the end
             if battery.on_battery and battery.seconds_left() <= 0:
                 logs.note(_log, "the simulated battery is empty: lights out", level=logging.ERROR)
+                logs.flush(LIGHTS_STEP_S)
                 lights.go_out(self._doomed)
             await asyncio.sleep(LIGHTS_STEP_S)
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+import time
+import warnings
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -773,3 +777,35 @@ async def test_figures_that_cannot_be(pool: pmlog.Pool, memory_dir: Path) -> Non
         await receiver.stop()
         await runner.cleanup()
     assert not (memory_dir / "one" / "pool").exists()
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """Have a child of this process that does nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # later Pythons warn: other threads are not in the child
+        child = os.fork()
+    if not child:
+        time.sleep(PATIENCE_S)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+async def test_two_shippers(stage: Stage, pool: pmlog.Pool) -> None:
+    """A pool has one shipper: two would not know of each other's seals.
+
+    1. A shipper hangs; the operator starts another one of the same pool beside it.
+    2. Power fails; each seals its receivers, and notes them in the one mark, over the other's.
+    3. Power returns: the one whose seals are back let the writer go on; a receiver of the other was
+       promoted as complete.
+    """
+    first = await stage.shipper(Path(pool.path))
+    with pytest.raises(pmlog.PoolLockedError, match="another shipper"):
+        await stage.shipper(Path(pool.path))
+    with forked():  # a child that lives on does not hold it
+        await first.runner.cleanup()
+        await stage.shipper(Path(pool.path))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any, TextIO
 
 import pytest
 
 from pmlog import logs
 from pmlog.errors import ConfigError
+from tests.support import PATIENCE_S
 
 
 class Terminal(io.StringIO):
@@ -98,3 +103,76 @@ def test_levels() -> None:
     logs.note(logging.getLogger("x"), "hidden", level=logging.WARNING)
     logs.note(logging.getLogger("x"), "shown", level=logging.ERROR)
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["shown"]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """Give a pipe: where it is read, and what writes."""
+    end, start = os.pipe()
+    with open(start, "w", encoding="utf-8", closefd=False) as stream:
+        yield end, stream
+    os.close(end)  # whoever still writes finds nobody there
+    os.close(start)
+
+
+def test_nobody_reads(pipe: tuple[int, TextIO]) -> None:
+    """Whoever logs never waits for whoever reads; what is left out is counted, and told.
+
+    Once the loop of a service wrote to a pipe that nobody read: it stood still, and nothing was
+    acknowledged, shipped or stopped.
+    """
+    end, stream = pipe
+    logs.setup("info", stream, is_queued=True)
+    log = logging.getLogger("shipper")
+    count = 20 * logs.LINES_MAX
+    for number in range(count):
+        logs.note(log, "event", number=number)
+    dropped = logs.dropped()
+    assert dropped > 0
+    lines: list[dict[str, Any]] = []
+    with open(end, "rb", closefd=False) as reader:
+        for raw in reader:
+            lines.append(json.loads(raw))
+            if lines[-1]["event"] == "lines were left out":
+                break
+    assert lines.pop()["count"] == dropped
+    assert [line["number"] for line in lines] == list(range(count - dropped))
+
+
+def test_queued_in_order(pipe: tuple[int, TextIO]) -> None:
+    """What is read in time comes whole, in order, and before `flush` returns."""
+    end, stream = pipe
+    logs.setup("info", stream, is_queued=True)
+    log = logging.getLogger("shipper")
+    for number in range(100):
+        logs.note(log, "event", number=number)
+    logs.flush(PATIENCE_S)
+    lines = os.read(end, 1 << 20).splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(100))
+    assert logs.dropped() == 0
+
+
+ENDS = """
+import logging
+from pmlog import logs
+logs.setup("info", is_queued=True)
+for number in range(20000):
+    logs.note(logging.getLogger("shipper"), "event", number=number)
+"""
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_end_with_lines(is_read: bool) -> None:
+    """A process ends though nobody reads its lines, and has written them if somebody does."""
+    with subprocess.Popen([sys.executable, "-c", ENDS], stderr=subprocess.PIPE) as process:
+        if not is_read:
+            assert process.wait(PATIENCE_S) == 0
+        assert process.stderr is not None
+        if not is_read:
+            return
+        lines = [json.loads(line) for line in process.stderr]
+        assert process.wait(PATIENCE_S) == 0
+    numbers = [line["number"] for line in lines if line["event"] == "event"]
+    assert numbers == sorted(numbers)
+    missing = sum(line.get("count", 0) for line in lines)
+    assert len(numbers) + missing == 20000
