@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pmlog
 from pmlog.log import LogReader
 from pmlog.position import Position
 from pmlog.replica import Replica
+from shipper.config import BEAT_S
 from tests.e2e.services import ROOT, Cluster, Service, shipped, status, until
 from tests.support import SMALL, faults_of
 
@@ -377,3 +379,31 @@ def test_receiver_not_able(cluster: Cluster) -> None:
     blocked.rmdir()
     until(lambda: status(receiver)["sealed"])
     until(lambda: receiver.ask("/healthz") == (200, {"ok": True}))
+
+
+def _wakings(pid: int) -> int:
+    """Return how often all threads of a process together have gone to sleep."""
+    return sum(
+        int(line.split()[1])
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for line in (task / "status").read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+
+
+def test_idle_services_sleep(cluster: Cluster) -> None:
+    """Once a busy writer is gone, shipper and receiver wake for signs of life only."""
+    services = cluster.pair()
+    writer = cluster.busy_writer(services[1])
+    writer.kill()
+    end = shipped(services[0])["lsn_durable"]
+    until(lambda: status(services[1])["lsn_durable"] >= end)
+    before = [_wakings(service.process.pid) for service in services]
+    time.sleep(3 * BEAT_S)  # the window that is looked at
+    woken = [
+        _wakings(service.process.pid) - known
+        for service, known in zip(services, before, strict=True)
+    ]
+    # Some ten wakings a beat; one that polls each millisecond has thousands.
+    assert max(woken) < 300, woken
+    assert min(woken) > 0, "no beat in three"
