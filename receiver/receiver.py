@@ -227,10 +227,13 @@ class Receiver:
 
         Raises:
             NotPromotableError: It is refused; nothing changed.
-            PmlogError: The promotion mark cannot be stored; nothing changed.
+            PmlogError: The promotion mark cannot be stored, and nothing changed; or it is, and the
+                promotion has to be finished: by calling again, or by the next start.
         """
         async with self._promoting:
             path = self.config.pool_path
+            if self.state.promotion is not None and not self._ready:
+                return await self._promoted(self.state.promotion)
             self._judge(accept_loss, await asyncio.to_thread(marks.history_of, path))
             # A frame may be on its way in: it is taken whole before the task ends, or not at all.
             await self._stop_dialling()
@@ -243,14 +246,27 @@ class Receiver:
                 promotion = Promotion(place, epoch, verdict is Verdict.PROMOTE)
                 await asyncio.to_thread(self.state.set_promotion, promotion)
             except PmlogError:
+                # Its name may be there though it could not be synced: no byte may follow it.
+                with contextlib.suppress(PmlogError):
+                    await asyncio.to_thread(self.state.set_promotion, None)
                 self._dialling = asyncio.create_task(self._dial(), name="dial")
                 raise
+            return await self._promoted(promotion)
+
+    async def _promoted(self, promotion: Promotion) -> Promotion:
+        """Finish a promotion whose mark is stored; say so, or why it cannot be."""
+        try:
             await self._finish_promotion(promotion)
-            note(
-                _log, "promoted", epoch=promotion.epoch, complete=promotion.complete,
-                lsn=promotion.place.lsn, txn=promotion.place.txn,
-            )  # fmt: skip
-            return promotion
+        except PmlogError as error:
+            self._failure = self.last_error = str(error)
+            note(_log, "promotion not finished", level=logging.ERROR, reason=error)
+            raise
+        self._failure = None
+        note(
+            _log, "promoted", epoch=promotion.epoch, complete=promotion.complete,
+            lsn=promotion.place.lsn, txn=promotion.place.txn,
+        )  # fmt: skip
+        return promotion
 
     def _judge(self, accept_loss: bool, known: History) -> Verdict:
         position = None if self.replica is None else self.replica.position

@@ -809,3 +809,42 @@ async def test_two_shippers(stage: Stage, pool: pmlog.Pool) -> None:
     with forked():  # a child that lives on does not hold it
         await first.runner.cleanup()
         await stage.shipper(Path(pool.path))
+
+
+async def test_promotion_that_fails_midway(
+    stage: Stage, pool: pmlog.Pool, memory_dir: Path
+) -> None:
+    """A promotion that could not be finished is shown, and finished by the next request.
+
+    1. The receiver is told to take over, and stores that.
+    2. The disk is full: the epoch's beginning cannot be noted.
+    3. There is room again. It was called "promoting" for ever, and refused as promoted already.
+    """
+    pool.dict("words")["a"] = 1
+    end = pool.position
+    folder = memory_dir / "one"
+    folder.mkdir()
+    shipper = await stage.shipper(Path(pool.path))
+    receiver = Receiver(ReceiverConfig((shipper.url,), folder, "one", "any", LOOPBACK))
+    await receiver.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while (receiver.describe()["lsn_durable"] or 0) < end.lsn:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        full = folder / "pool" / "history.new"
+        full.mkdir()  # what is written first cannot be
+        with pytest.raises(pmlog.MediumError):
+            await receiver.promote(accept_loss=True)
+        assert receiver.describe()["state"] == "promoting"
+        assert receiver.describe()["failure"]
+        full.rmdir()
+        promotion = await receiver.promote(accept_loss=False)  # loss has been accepted
+        assert (promotion.epoch, promotion.complete) == (2, False)
+        assert receiver.describe()["state"] == "promoted"
+        assert not receiver.describe()["failure"]
+    finally:
+        await receiver.stop()
+    with pmlog.open(folder / "pool", **SMALL) as copy:
+        assert copy.position.epoch == 2
+        assert copy.dict("words")["a"] == 1
+    assert faults_of(folder / "pool") == []
