@@ -125,9 +125,9 @@ native: $(STAMP)-dev ## Build and run the native tests
 	$(call native,$(NATIVE),)
 
 .PHONY: canaries
-canaries: $(STAMP)-dev ## Break the engine in every way of its registry: which test sees it?
+canaries: $(STAMP)-dev ## Break engine and services in every way of their registries: which test sees it?
 	$(call native_build,$(NATIVE),)
-	"$(NATIVE)/test_canaries"
+	$(PY) -m tests.canaries --native "$(NATIVE)/test_canaries" --jobs $(JOBS)
 
 .PHONY: sanitize
 sanitize: $(STAMP)-dev ## The native tests with the address and undefined sanitizers
@@ -202,7 +202,7 @@ soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=30m
 	$(call native_build,$(NATIVE),)
 	"$(NATIVE)/test_sequences" | tee "$(BUILD)/soak.txt"
 	PMLOG_CRASH_SECONDS=$(SOAK_S) "$(NATIVE)/test_crash" | tee -a "$(BUILD)/soak.txt"
-	"$(NATIVE)/test_canaries" | tee -a "$(BUILD)/soak.txt"
+	$(PY) -m tests.canaries --native "$(NATIVE)/test_canaries" --jobs $(JOBS) | tee -a "$(BUILD)/soak.txt"
 	HYPOTHESIS_PROFILE=soak PMLOG_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 	@echo; echo "For the table of docs/testing.md:"
 	@grep -E '^test_(canaries|crash|sequences): .*;' "$(BUILD)/soak.txt" | sed "s/^/| $$(date -u +%F) | $$(git rev-parse --short HEAD) | /; s/$$/ |/"

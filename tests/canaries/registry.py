@@ -53,6 +53,12 @@ _WIRE = "tests/protocol/test_wire.py"
 _HOSTILE = "tests/protocol/test_hostile.py"
 _LINK = "tests/sim/test_link.py"
 _ORDERS = "tests/protocol/test_interleavings.py"
+_KEPT = "tests/protocol/test_kept.py"
+_STEPS = "tests/protocol/test_baseline_steps.py"
+_VAULTS = "tests/protocol/test_vaults.py"
+_PROMOTIONS = "tests/unit/test_promotions.py"
+_BACKLOG = "tests/unit/test_backlog.py"
+_SECURITY = "tests/unit/test_security.py"
 
 _LIST = [
     # ---- receiver ----
@@ -158,6 +164,37 @@ _LIST = [
         '            empty=position is None,\n',
         'a replica that never got a record is promoted', "tests/unit/test_empty_replica.py",
     ),
+    Canary(
+        "zero-block-not-stored", "receiver.baseline",
+        "    await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n",
+        "    if any(frame.data):\n"
+        "        await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n",
+        "a block of zeros is taken for one that does not differ", _STEPS,
+    ),
+    Canary(
+        "whole-before-durable", "receiver.baseline",
+        "    replica.finish_baseline()\n    marks.set_incomplete(replica.path, None)\n",
+        "    marks.set_incomplete(replica.path, None)\n    replica.finish_baseline()\n",
+        "the mark that a copy is incomplete goes before the copy is durable", _STEPS,
+    ),
+    Canary(
+        "tail-not-saved", "receiver.baseline",
+        "            kept = saved.save(path, answer.identity, ours, answer.common)\n",
+        "            del ours\n",
+        "what the new primary lacks is given up without being saved", _STEPS,
+    ),
+    Canary(
+        "epoch-not-heard", "receiver.baseline",
+        "History(answer.history, max(known.heard, answer.epoch))",
+        "History(answer.history, known.heard)",
+        "a copy does not remember its primary's epoch before it has a byte of it", _STEPS,
+    ),
+    Canary(
+        "vault-incomplete-not-marked", "receiver.vault",
+        '    marks.set_incomplete(replica.path, marks.Incomplete("baseline"))\n',
+        "",
+        "a vault's blocks go into a replica that calls itself whole", _VAULTS,
+    ),
     # ---- shipper ----
     Canary(
         "seal-before-freeze", "shipper.shared",
@@ -251,7 +288,137 @@ _LIST = [
         "required receivers get the rest of the log last",
         "tests/unit/test_power_decisions.py",
     ),
+    Canary(
+        "required-pin-left-out", "shipper.session",
+        "        required = self.name in self.pool.config.required\n        if not",
+        "        required = False\n        if not",
+        "the log is not kept for a required receiver", _KEPT,
+    ),
+    Canary(
+        "unfrozen-while-fenced", "shipper.power_loss",
+        "            while not self._power.is_failing and pool.is_stopping and not pool.fenced_epoch:\n"
+        "                missing",
+        "            while not self._power.is_failing and pool.is_stopping:\n                missing",
+        "power returns, and a fenced pool can be opened again", _KEPT,
+    ),
+    Canary(
+        "old-connection-believed", "shipper.session",
+        "        if self.pool.sessions.get(self.name) is not self:\n"
+        "            return  # the receiver has connected again, perhaps with less: this is of the past\n"
+        "        if self._is_ending():\n",
+        "        if False:\n",
+        "what an ended connection says still moves levels and slot", _KEPT,
+    ),
+    Canary(
+        "baseline-ends-early", "shipper.session",
+        "        self.whole_lsn = max(reader.lsn_durable, self.lsn_next)\n",
+        "        self.whole_lsn = self.lsn_next\n",
+        "a copy is called whole at the mark, though its blocks are newer", _KEPT,
+    ),
+    Canary(
+        "limit-never-set", "shipper.backlog",
+        "        lsn_limit=held.allowed if held else 0,\n",
+        "        lsn_limit=0,\n",
+        "writers are given no limit", _BACKLOG,
+    ),
+    Canary(
+        "delay-never-set", "shipper.backlog",
+        "        delay_ns=delay_ns(max(0, lsn_end - held.durable), held.limit) if held else 0,\n",
+        "        delay_ns=0,\n",
+        "writers are never delayed", _BACKLOG,
+    ),
+    Canary(
+        "risk-never-shown", "shipper.backlog",
+        "        at_risk=risk is not None and",
+        "        at_risk=False and",
+        "what may be lost is not said", _BACKLOG,
+    ),
+    Canary(
+        "limit-not-published", "shipper.shared",
+        "Bound(verdict.delay_ns, verdict.lsn_limit,",
+        "Bound(verdict.delay_ns, 0,",
+        "the limit is decided, and no writer hears of it", _KEPT,
+    ),
+    Canary(
+        "delay-not-published", "shipper.shared",
+        "Bound(verdict.delay_ns, verdict.lsn_limit,",
+        "Bound(0, verdict.lsn_limit,",
+        "the delay is decided, and no writer hears of it", _KEPT,
+    ),
+    Canary(
+        "vault-not-noted", "shipper.power_loss",
+        "            pool.note_told(PREFIX + str(filled.path))\n",
+        "",
+        "a vault is sealed, and the stop mark does not name it", _KEPT,
+    ),
+    Canary(
+        "vault-not-voided", "shipper.power_loss",
+        "            await asyncio.to_thread(vault.void, Path(name.removeprefix(PREFIX)))\n",
+        "",
+        "the writer goes on while a sealed vault can be taken in as complete", _KEPT,
+    ),
+    Canary(
+        "vault-frame-missing", "shipper.vault",
+        "                yield pack(lsn, piece)\n",
+        "                if lsn > first.lsn:\n                    yield pack(lsn, piece)\n",
+        "a vault lacks its first frame of the log", _VAULTS,
+    ),
+    Canary(
+        "vault-block-missing", "shipper.vault",
+        "                yield pack(offset, blocks.read_sound(offset, length))\n",
+        "                if offset >> 16:\n"
+        "                    yield pack(offset, blocks.read_sound(offset, length))\n",
+        "a vault lacks a block of the image", _VAULTS,
+    ),
     # ---- what both share ----
+    Canary(
+        "vault-file-not-synced", "pmlog.vault",
+        "                file.flush()\n                os.fsync(file.fileno())\n",
+        "                file.flush()\n",
+        "a vault gets its name before its bytes are durable", _VAULTS,
+    ),
+    Canary(
+        "vault-name-not-synced", "pmlog.vault",
+        "            os.rename(self._new, self.path)\n            _sync_folder(self.path.parent)\n",
+        "            os.rename(self._new, self.path)\n",
+        "a vault's name is not durable", _VAULTS,
+    ),
+    Canary(
+        "vault-seal-not-compared", "pmlog.vault",
+        "        if sealed is None or sealed.manifest != digest or sealed.place != self.manifest.end:\n",
+        "        if sealed is None:\n",
+        "a vault's seal is taken for any manifest", _VAULTS,
+    ),
+    Canary(
+        "beginnings-off-by-one", "pmlog.history",
+        "if place.epoch <= epoch)",
+        "if place.epoch < epoch)",
+        "a copy leaves out the promotion that began its own epoch", _PROMOTIONS,
+    ),
+    Canary(
+        "parting-at-the-later-one", "pmlog.history",
+        "            return min(place.lsn for place in pair)\n",
+        "            return max(place.lsn for place in pair)\n",
+        "two histories are taken for one up to the later of two promotions", _PROMOTIONS,
+    ),
+    Canary(
+        "promotion-reuses-an-epoch", "pmlog.history",
+        "    epoch = max(end.epoch, history.heard) + 1\n",
+        "    epoch = end.epoch + 1\n",
+        "a copy that is behind is promoted to the epoch of its living primary", _PROMOTIONS,
+    ),
+    Canary(
+        "token-always-right", "pmlog.security",
+        "        same = hmac.compare_digest(heard, security.token.encode())\n",
+        "        same = bool(heard)\n",
+        "any token will do", _SECURITY,
+    ),
+    Canary(
+        "web-pages-answered", "pmlog.security",
+        '    if origin is not None or site == "cross-site":\n',
+        '    if site == "cross-site":\n',
+        "a request that says that it comes from a web page is answered", _SECURITY,
+    ),
     Canary(
         "frame-digest-ignored", "pmlog.wire",
         "    if xxhash.xxh3_128_digest(data) != digest:\n",
@@ -297,3 +464,6 @@ _LIST = [
 ]  # fmt: skip
 
 CANARIES: Final = {canary.name: canary for canary in _LIST}
+
+ALLOWED: Final[dict[str, str]] = {}
+"""Canaries that may live, and why; at most one in twenty, over these and the engine's."""

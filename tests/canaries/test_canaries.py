@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.canaries.registry import CANARIES, SIM, Canary
+from tests.canaries.registry import ALLOWED, CANARIES, SIM, Canary
 
 ROOT = Path(__file__).resolve().parents[2]
 SIM_SEEDS = (1, 2, 3, 4, 5, 6)
@@ -79,8 +79,8 @@ def is_sound(caught_by: str, seed: int) -> bool:
     return not verdict.is_caught
 
 
-def hunt(canary: Canary) -> str:
-    """Say what caught it; fail if nothing did."""
+def hunt(canary: Canary) -> str | None:
+    """Say what caught it; None: nothing did."""
     seeds = SIM_SEEDS if canary.caught_by == SIM else SIM_SEEDS[:1]
     for seed in seeds:
         catch = (
@@ -93,7 +93,14 @@ def hunt(canary: Canary) -> str:
             return (
                 f"{canary.caught_by}, seed {seed}" if canary.caught_by == SIM else canary.caught_by
             )
-    pytest.fail(f"{canary.name} survived: {canary.what}")
+    return None
+
+
+def must_be_caught(canary: Canary) -> None:
+    """Hunt it; fail if it survives without leave."""
+    catch = hunt(canary)
+    print(f"{canary.name}: {catch or ALLOWED.get(canary.name, 'SURVIVED')}")
+    assert catch or canary.name in ALLOWED, f"{canary.name} survived: {canary.what}"
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # its name says what it runs
@@ -101,7 +108,8 @@ test.__test__ = False  # type: ignore[attr-defined]  # its name says what it run
 
 def test_there_are_enough() -> None:
     """Each has a name, one line, and a tier that is there."""
-    assert len(CANARIES) >= 22
+    assert len(CANARIES) >= 60
+    assert set(ALLOWED) <= set(CANARIES)
     for canary in CANARIES.values():
         assert canary.old != canary.new
         assert len(canary.what) < 100
@@ -113,7 +121,7 @@ def test_there_are_enough() -> None:
 def test_sample(rng: random.Random) -> None:
     """Some of them, chosen by the seed of the run, are caught."""
     for canary in rng.sample(list(CANARIES.values()), SAMPLE):
-        print(f"{canary.name}: {hunt(canary)}")
+        must_be_caught(canary)
 
 
 @pytest.mark.soak
@@ -122,4 +130,4 @@ def test_sample(rng: random.Random) -> None:
 @pytest.mark.parametrize("name", CANARIES)
 def test_each(name: str) -> None:
     """Every one of them is caught."""
-    print(f"{name}: {hunt(CANARIES[name])}")
+    must_be_caught(CANARIES[name])

@@ -104,6 +104,8 @@ def feed(reader: LogReader, copy: Replica, path: Path) -> None:
     reader.seek(None)
     while (run := reader.run()) is not None:
         copy.append(copy.lsn_next, bytes(run))
+    # Until then nothing is applied, and the ring is never used again.
+    copy.finish_baseline()
 
 
 # ---- files -------------------------------------------------------------------------------------

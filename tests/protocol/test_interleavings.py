@@ -51,8 +51,8 @@ LOOPBACK = Address("127.0.0.1", 0)
 class Shipper:
     """A real shipper in this process."""
 
-    def __init__(self, path: Path, require: int = 1) -> None:
-        self.app = make_app(Config((str(path),), LOOPBACK, require))
+    def __init__(self, path: Path, require: int = 1, **options: Any) -> None:
+        self.app = make_app(Config((str(path),), LOOPBACK, require, **options))
         self.runner = web.AppRunner(self.app, shutdown_timeout=1.0)
         self.url = ""
 
@@ -115,9 +115,9 @@ class Stage:
         self.client = client
         self.shippers: list[Shipper] = []
 
-    async def shipper(self, path: Path, require: int = 1) -> Shipper:
+    async def shipper(self, path: Path, require: int = 1, **options: Any) -> Shipper:
         """Start a shipper."""
-        made = Shipper(path, require)
+        made = Shipper(path, require, **options)
         self.shippers.append(made)
         return await made.start()
 

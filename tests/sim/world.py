@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pmlog
-from pmlog import limits
+from pmlog import limits, marks
 from pmlog.errors import NotPromotableError
 from shipper.config import BEAT_S
 from tests.sim.history import BrokenError, History, Trace, demand
@@ -217,6 +217,12 @@ class World:
         old = self.host
         node = self._best()
         if node is None:
+            return
+        assert node.replica is not None
+        heard = max(node.replica.position.epoch, marks.history_of(node.path).heard)
+        if heard < old.history.points[old.history.lsn_end].epoch:
+            # It was never answered by this primary: promoted, it would take the same epoch, and
+            # nobody but their operator could tell the two apart.
             return
         self.trace("takeover", node.name)
         for name in [name for name in sorted(self.nodes) if name != node.name]:
