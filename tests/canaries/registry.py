@@ -166,9 +166,8 @@ _LIST = [
     ),
     Canary(
         "zero-block-not-stored", "receiver.baseline",
-        "    await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n",
-        "    if any(frame.data):\n"
-        "        await asyncio.to_thread(replica.store_block, frame.lsn, frame.data)\n",
+        "    await to_end(replica.store_block, frame.lsn, frame.data)\n",
+        "    if any(frame.data):\n        await to_end(replica.store_block, frame.lsn, frame.data)\n",
         "a block of zeros is taken for one that does not differ", _STEPS,
     ),
     Canary(
