@@ -78,6 +78,14 @@ class LogStatus:
     lsn_closed: int | None
     """Where the log ends, if it was closed cleanly."""
     consumers: tuple[ConsumerStatus, ...]
+    lsn_received: int
+    """What the receivers that count have in memory, as the shipper said last; 0: none has."""
+    lsn_replicated: int
+    lsn_applied: int
+    bound: "Bound"
+    """How far the writer may run ahead of its receivers."""
+    shipper_age_s: float | None
+    """Since the shipper's last sign of life; None: there was none under this boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +452,11 @@ class LogReader:
             lsn_checkpoint=control.lsn_checkpoint,
             lsn_closed=control.lsn_closed or None,
             consumers=tuple(_consumer(slot) for slot in control.slots if slot.name[0] != b"\0"),
+            lsn_received=control.lsn_level[0],
+            lsn_replicated=control.lsn_level[1],
+            lsn_applied=control.lsn_level[2],
+            bound=Bound(control.delay_ns, control.lsn_limit, control.backlog_limit_bytes),
+            shipper_age_s=_age_s(control.shipper_beat_ns),
         )
 
     def claim(self, name: str, *, required: bool = False) -> "Consumer":
@@ -565,6 +578,11 @@ class Consumer:
         if status:
             error = failure(status, self._reader.path, f"consumer {self.name!r}")
             raise error
+
+
+def _age_s(beat_ns: int) -> float | None:
+    age_ns = time.monotonic_ns() - beat_ns
+    return age_ns / 1e9 if beat_ns and age_ns >= 0 else None  # one of an earlier boot may be later
 
 
 def _consumer(slot: Any) -> ConsumerStatus:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 
@@ -347,6 +348,7 @@ class Receiver:
         return {
             "name": self.config.name,
             "path": str(self.config.pool_path),
+            "pool": str(UUID(bytes=replica.pool_id)) if replica else None,
             "state": state,
             "connections": self.connections,
             "last_error": self.last_error,

@@ -8,7 +8,7 @@ import typer
 from pmlog import security
 from pmlog.cli import ExitCode, reported
 from pmlog.cli.options import TlsCa, TlsCert, TlsKey, TokenFile
-from pmlog.cli.request import ask
+from pmlog.cli.request import SHIPPER, ask_for
 
 
 def power_loss(  # noqa: PLR0917 - options of a command
@@ -41,18 +41,22 @@ def power_loss(  # noqa: PLR0917 - options of a command
     with reported():
         has = security.load(token_file, tls_cert, tls_key, tls_ca)
         if restored:
-            _, answer = ask(
+            answer = ask_for(
                 url,
                 "/v1/power-loss",
+                "restored",
+                wanted=SHIPPER,
                 has=has,
                 method="DELETE",
                 body={"timeout_s": timeout, "forget": forget or []},
                 timeout_s=timeout + 30,
             )
         else:
-            _, answer = ask(
+            answer = ask_for(
                 url,
                 "/v1/power-loss",
+                "saved",
+                wanted=SHIPPER,
                 has=has,
                 method="POST",
                 body={"timeout_s": timeout},

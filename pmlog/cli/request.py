@@ -105,6 +105,49 @@ def ask(
         raise ProtocolError(f"{url}{path} answered {status}: {said!r}", hint=_HINT) from None
 
 
+def ask_for(
+    url: str,
+    path: str,
+    field: str,
+    *,
+    wanted: str,
+    has: Security,
+    method: str,
+    body: Any,
+    timeout_s: float = 10.0,
+) -> dict[str, Any]:
+    """Have a shipper or a receiver do something; explain what else is there, if it is not one.
+
+    Args:
+        url: The service.
+        path: What is asked for.
+        field: One of its answer's, whatever the answer is.
+        wanted: SHIPPER or RECEIVER.
+        has: Token and TLS of this side.
+        method: POST or DELETE.
+        body: What is sent, as JSON.
+        timeout_s: How long to wait.
+
+    Returns:
+        The answer.
+
+    Raises:
+        ConfigError: It is another kind of service.
+        ProtocolError: It could not do it, and says why.
+        PmlogError: As `ask`.
+    """
+    try:
+        _, answer = ask(url, path, has=has, method=method, body=body, timeout_s=timeout_s)
+    except ProtocolError:
+        _told(url, wanted, has)
+        raise
+    if isinstance(answer, dict) and field in answer:
+        return answer
+    _told(url, wanted, has)
+    reason = answer.get("reason") if isinstance(answer, dict) else None
+    raise ProtocolError(f"{url} could not do it: {plain(str(reason or answer))[: SHOWN_BYTES * 4]}")
+
+
 def ask_shipper(url: str, has: Security) -> list[dict[str, Any]]:
     """Ask a shipper for its pools.
 
