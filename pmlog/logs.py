@@ -5,6 +5,8 @@ Whatever a field holds, an event is one line: control characters, which a peer m
 escaped, and values are cut.
 """
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -59,7 +61,9 @@ def setup(level: str = "info", stream: TextIO | None = None, *, is_queued: bool 
     stream = stream or sys.stderr
     handler: logging.Handler = logging.StreamHandler(stream)
     if is_queued:
-        handler = Outbox(stream.fileno())
+        # A stream in memory has no descriptor, and makes nobody wait.
+        with contextlib.suppress(io.UnsupportedOperation):
+            handler = Outbox(stream.fileno())
     handler.setFormatter(Human() if stream.isatty() else Json())
     root = logging.getLogger()
     root.handlers[:] = [handler]
