@@ -18,7 +18,7 @@ from pmlog.cli import ExitCode, reported
 from pmlog.cli.options import TlsCa, TlsCert, TlsKey, TokenFile
 from pmlog.cli.request import ask_shipper
 from pmlog.drill import find_pool
-from pmlog.errors import ConfigError
+from pmlog.errors import ConfigError, PeerUnavailableError
 from pmlog.headers import identity_of
 from pmlog.security import Security
 from pmlog.sizes import format_size
@@ -87,6 +87,12 @@ def _end_of(url: str, number: str, path: Path, has: Security) -> int:
         raise ConfigError(
             f"{url} ships {', '.join(pools) or 'nothing'}; {path} is of pool {number}",
             hint="nothing was changed; give the shipper of another copy of this pool",
+        )
+    if pools[number].get("frozen"):
+        # It would take time from the saving, and hold a seal that nobody gives back.
+        raise PeerUnavailableError(
+            f"{url} saves its log, since power fails there",
+            hint="nothing was changed; repair once power is back: a receiver would go on now",
         )
     return int(pools[number]["lsn_durable"])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -244,13 +246,19 @@ def test_beside_a_writer(cluster: Cluster) -> None:
 
 
 def test_a_seal_is_forgotten(cluster: Cluster) -> None:
-    """A receiver's seal is not true of what a repair has made of its copy."""
+    """While power fails nothing is repaired; later a seal is not true of what a repair has made."""
     shipper, receiver = cluster.pair()
     count(cluster, cluster.pool, 50)
     assert shipper.ask("/v1/power-loss", "POST", {"timeout_s": 60})[1]["sealed"]
     receiver.kill()
     seal = cluster.folder / "one" / "seal"
     assert seal.exists()
+    before = files_of(cluster.folder / "one")
+    code, _, errors = run(cluster.replica("one"), shipper.url)
+    assert (code, "power fails there" in errors) == (ExitCode.FAILED, True), errors
+    assert files_of(cluster.folder / "one") == before
+    forget = {"timeout_s": 60, "forget": ["one"]}
+    assert shipper.ask("/v1/power-loss", "DELETE", forget)[1]["restored"]
     repaired(cluster.replica("one"), shipper.url)
     assert not seal.exists()
 
@@ -322,3 +330,38 @@ def test_mistakes(cluster: Cluster, what: str) -> None:
     assert wanted[1] in errors
     assert errors.count("\n") == 1, errors
     assert not marks.stop_of(cluster.pool)
+
+
+@pytest.mark.parametrize("command", ["repair", "status"])
+def test_on_a_terminal(cluster: Cluster, command: str) -> None:
+    """A person sees a bar while it runs, and a table of what is there."""
+    shipper, receiver = cluster.pair()
+    count(cluster, cluster.pool, 50)
+    until(lambda: has_all(receiver, cluster.pool))
+    receiver.kill()
+    path = str(cluster.replica("one"))
+    given = [path, "--from", shipper.url] if command == "repair" else [path, shipper.url]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pmlog.cli", command, *given],
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while True:  # until the other end is closed
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:
+                break
+        assert process.wait(PATIENCE_S) == 0, seen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    text = seen.decode(errors="replace")
+    assert "Traceback" not in text
+    wanted = ["blocks", "no faults"] if command == "repair" else ["lsn_checkpoint", "ring_bytes"]
+    assert all(word in text for word in wanted), text
+    assert "\x1b[" in text
