@@ -94,7 +94,7 @@ def _event(rng: random.Random, receivers: tuple[str, ...]) -> Event:
     receiver = rng.choice(receivers)
     who = rng.choice(("writer", "shipper", receiver))
     kind = rng.choice(
-        ("kill", "kill", "kill", "stop", "cut", "cut", "slow", "delay", "power", "end")
+        ("kill", "kill", "kill", "stop", "cut", "cut", "slow", "delay", "power", "end", "flip")
     )
     match kind:
         case "cut":
@@ -103,6 +103,8 @@ def _event(rng: random.Random, receivers: tuple[str, ...]) -> Event:
             return Event(at_s, kind, receiver, lasts_s, rng.choice((20_000, 200_000, 2_000_000)))
         case "delay":
             return Event(at_s, kind, receiver, lasts_s, rng.choice((0.005, 0.05)))
+        case "flip":
+            return Event(at_s, kind, receiver, lasts_s, rng.choice((1, 5)))
         case "power":
             return Event(at_s, kind, "shipper", lasts_s, rng.choice((0.1, 1.0)))
         case _:

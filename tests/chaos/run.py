@@ -124,6 +124,8 @@ class Run:
                 world.relays[who].throttle(event.how)
             case "delay":
                 world.relays[who].delay_s = event.how
+            case "flip":
+                world.relays[who].flip(event.how)
             case "power":
                 self._off(event.how)
 
@@ -145,6 +147,9 @@ class Run:
                 world.relays[who].throttle(None)
             case "delay":
                 world.relays[who].delay_s = 0.0
+            case "flip":
+                world.relays[who].flip(0)
+                self.figures["flipped"] = world.relays[who].flipped
             case "power":
                 self._ask_in_background("DELETE", None)
 

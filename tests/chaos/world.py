@@ -257,6 +257,7 @@ class World:
         for relay in self.relays.values():
             relay.restore()
             relay.throttle(None)
+            relay.flip(0)
             relay.delay_s = 0.0
         for service in (self.shipper, *self.receivers.values()):
             service.go_on()

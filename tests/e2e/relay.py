@@ -2,13 +2,14 @@
 
 Its thread has an event loop of its own; the methods may be called from any thread, and what they
 order holds when they return.
-A connection's bytes are never reordered, changed or invented, as with TCP.
+A connection's bytes are never reordered, changed or invented, as with TCP; but a frame's, by order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 import threading
@@ -23,6 +24,9 @@ _SOCKET_BUFFER_BYTES: Final = 1 << 18
 _CHUNKS_ON_THE_WAY: Final = 16
 """What a delay holds at most, in each direction of a connection."""
 _THROTTLE_STEP_S: Final = 0.02
+_FRAME_MAGIC: Final = b"PMLF"
+_HARM_WITHIN_BYTES: Final = 68
+"""From a frame's begin: its header, and the first bytes of what it carries, for it has some."""
 
 
 class Cut(Enum):
@@ -90,6 +94,8 @@ class _Connection:
             await asyncio.sleep(max(0.0, due - clock()))
             await self.relay.take_turn(len(data), to_dialler=to_dialler)
             await self.relay.open_gate()
+            if to_dialler and self.relay.flips_left:
+                data = self.relay.harm(data)
             if not data:
                 with contextlib.suppress(OSError):  # the other direction may have closed it
                     target[1].write_eof()
@@ -134,6 +140,10 @@ class Relay:
         self.bytes_to_source = 0
         self.connections = 0
         """How many were made."""
+        self.flips_left = 0
+        """So many frames are yet to be harmed, one bit each."""
+        self.flipped = 0
+        """So many were."""
         self._rate: float | None = None
         self._turns = {True: 0.0, False: 0.0}
         self._cut: Cut | None = None
@@ -192,6 +202,18 @@ class Relay:
 
         self._order(act)
 
+    def flip(self, frames: int) -> None:
+        """Change one bit of each of the next frames on their way to the dialler.
+
+        Args:
+            frames: How many.
+        """
+
+        def act() -> None:
+            self.flips_left = frames
+
+        self._order(act)
+
     def close(self) -> None:
         """End all connections and the thread."""
         if self._thread.is_alive():
@@ -220,6 +242,17 @@ class Relay:
     async def open_gate(self) -> None:
         """Wait until the network carries something."""
         await self._gate.wait()
+
+    def harm(self, data: bytes) -> bytes:
+        """Change one bit behind the magic of a frame that begins in a chunk, if one does."""
+        at = data.find(_FRAME_MAGIC)
+        end = min(len(data), at + _HARM_WITHIN_BYTES)
+        if at < 0 or end <= at + len(_FRAME_MAGIC):
+            return data
+        self.flips_left -= 1
+        self.flipped += 1
+        place = random.randrange(at + len(_FRAME_MAGIC), end)
+        return data[:place] + bytes([data[place] ^ 1 << random.randrange(8)]) + data[place + 1 :]
 
     def chunk_bytes(self) -> int:
         """Choose how much to carry at once: a throttle shall not come in lumps."""

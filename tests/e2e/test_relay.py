@@ -157,3 +157,20 @@ def test_nobody_listens(ends: Ends) -> None:
     dialler, source = ends.connect()
     source.close()
     until(lambda: dialler.recv(1) == b"")
+
+
+def test_flip(ends: Ends) -> None:
+    """Ordered to harm frames it changes one bit of each, on the way to the dialler, and no more."""
+    dialler, source = ends.connect()
+    frame = b"PMLF" + bytes(100)
+    ends.relay.flip(1)
+    source.sendall(b"no frame")
+    assert read(dialler, 8) == b"no frame"
+    dialler.sendall(frame)
+    assert read(source, len(frame)) == frame
+    source.sendall(frame)
+    harmed = int.from_bytes(read(dialler, len(frame))) ^ int.from_bytes(frame)
+    assert harmed.bit_count() == 1
+    source.sendall(frame)
+    assert read(dialler, len(frame)) == frame
+    assert ends.relay.flipped == 1
