@@ -420,9 +420,15 @@ _LIST = [
     ),
     Canary(
         "frame-digest-ignored", "pmlog.wire",
-        "    if xxhash.xxh3_128_digest(data) != digest:\n",
+        "    if _digest(lsn, data) != digest:\n",
         "    if False:\n",
         "a frame's digest is not compared", _WIRE,
+    ),
+    Canary(
+        "frame-place-not-covered", "pmlog.wire",
+        "    return xxhash.xxh3_128_digest(data, seed=lsn)\n",
+        "    return xxhash.xxh3_128_digest(data)\n",
+        "a frame's digest says nothing of where its bytes belong", _WIRE,
     ),
     Canary(
         "frame-limit-ignored", "pmlog.wire",
