@@ -18,10 +18,12 @@ FUZZ_S ?= 60
 BENCH_ARGS ?=
 SUITE_ARGS ?=
 DEMO_ARGS ?=
-# How long each soak test may take: seconds, or 30m, 2h.
+# How long the timed soak tests may take, together: seconds, or 30m, 2h.
 TIME ?= 600
 SOAK_S = $(shell awk 'BEGIN { if ("$(TIME)" !~ /^[0-9]+[smh]?$$/) exit 1; unit = substr("$(TIME)", length("$(TIME)")); \
     print "$(TIME)" * (unit == "h" ? 3600 : unit == "m" ? 60 : 1) }' </dev/null)
+# Crash images, simulated days, chaos runs, power losses: each has a share.
+SOAK_SHARE_S = $(shell echo $$(($(SOAK_S) / 4)))
 # libpmemobj1: medium "pmemobj".  libpmemobj-dev: its headers, for the C peer of the benchmarks.
 # pmdk-tools: pmempool, which checks pools that the medium made.
 # nut-server: upsd and its dummy-ups, a real UPS daemon for the tests of the power sources.
@@ -201,11 +203,12 @@ soak: $(STAMP)-dev ## The long forms of the random tests: make soak TIME=30m
 	@[ -n "$(SOAK_S)" ] || { echo "make soak: TIME=$(TIME) is no time: say 600, 30m or 2h" >&2; exit 1; }
 	$(call native_build,$(NATIVE),)
 	"$(NATIVE)/test_sequences" | tee "$(BUILD)/soak.txt"
-	PMLOG_CRASH_SECONDS=$(SOAK_S) "$(NATIVE)/test_crash" | tee -a "$(BUILD)/soak.txt"
+	PMLOG_CRASH_SECONDS=$(SOAK_SHARE_S) "$(NATIVE)/test_crash" | tee -a "$(BUILD)/soak.txt"
 	$(PY) -m tests.canaries --native "$(NATIVE)/test_canaries" --jobs $(JOBS) | tee -a "$(BUILD)/soak.txt"
-	HYPOTHESIS_PROFILE=soak PMLOG_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=soak PMLOG_SOAK_S=$(SOAK_SHARE_S) PMLOG_FLIPS=$$((50 * $(SOAK_S))) PMLOG_EXAMPLES=$$((5 * $(SOAK_S))) \
+	    $(PY) -m pytest -m "soak and not canary" -s --timeout=0 $(PYTEST_ARGS)
 	@echo; echo "For the table of docs/testing.md:"
-	@grep -E '^test_(canaries|crash|sequences): .*;' "$(BUILD)/soak.txt" | sed "s/^/| $$(date -u +%F) | $$(git rev-parse --short HEAD) | /; s/$$/ |/"
+	@grep -E '^(canaries|test_crash|test_sequences): .*;' "$(BUILD)/soak.txt" | sed "s/^/| $$(date -u +%F) | $$(git rev-parse --short HEAD) | /; s/$$/ |/"
 
 # ---- see -----------------------------------------------------------------------------------
 

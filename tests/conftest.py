@@ -37,7 +37,9 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("soak", settings.get_profile("ci"), max_examples=20_000)
+settings.register_profile(
+    "soak", settings.get_profile("ci"), max_examples=int(os.environ.get("PMLOG_EXAMPLES", "20000"))
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

@@ -19,7 +19,6 @@ from tests.chaos.run import play
 
 RUNS = 6
 LOSSES = 2
-LOSSES_LONG = 200
 
 
 @pytest.mark.parametrize("number", range(RUNS))
@@ -50,7 +49,11 @@ def test_loss(seed: int, number: int) -> None:
 
 @pytest.mark.soak
 def test_many_losses(seed: int) -> None:
-    """The same for many moments; PMLOG_RUNS says for how many."""
-    for number in range(int(os.environ.get("PMLOG_RUNS", LOSSES_LONG))):
+    """The same for many moments, until the time is up, or PMLOG_RUNS of them."""
+    runs = int(os.environ.get("PMLOG_RUNS", "0"))
+    deadline = time.monotonic() + float(os.environ.get("PMLOG_SOAK_S", "60"))
+    number = 0
+    while number < runs if runs else time.monotonic() < deadline:
         print(f"seed {seed + number}", flush=True)
         losses.play(seed + number)
+        number += 1
