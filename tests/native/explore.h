@@ -60,6 +60,8 @@ struct explorer {
     double deadline;
     uint64_t samples;          /* random subsets a cut */
     bool canary;               /* a failure is what we are after */
+    bool replica;              /* readers may have no room for its last record: see reader_low */
+    uint64_t reader_low;       /* what was promised when the recovery that we are inside of began */
     const char *failure;       /* NULL: none yet */
     char failure_text[512];
     struct memory *m;          /* the trial's files; they equal `base` between trials */
@@ -207,6 +209,8 @@ static inline const char *checker_finds_faults(struct explorer *x, uint64_t low,
     /* A reader beside a dead writer believes the control words: a record that is whole but was not
      * published yet is nobody's promise. */
     if (dead && x->fault == MODEL_KILLED && low) low--;
+    /* Nor can a reader make the room that a replica's last record asks for; recovery does. */
+    if (dead && x->replica && x->depth) low = pml_min64(low, x->reader_low);
     struct pml_options options =
         crash_pool(fault_model_domain[x->fault], PML_OPEN_READ_ONLY);
     struct pml_pool *pool;
@@ -325,10 +329,13 @@ static inline void trial(struct explorer *x, uint64_t low, uint64_t high,
             size_t from = x->from;
             x->limit = pml_min64(limit, x->trials + (x->depth ? NESTED_MAX / 3 : NESTED_MAX));
             x->from = 0;
+            uint64_t reader_low = x->reader_low;
+            if (!x->depth) x->reader_low = low;
             x->depth++;
             trial_load(x, &before);
             explore(x, &before, &tape, txn);
             x->depth--;
+            x->reader_low = reader_low;
             x->from = from;
             x->limit = limit;
         }
