@@ -28,6 +28,7 @@ from pmlog.demo.flights import FLIGHTS_MAX, Flight, archive, read_flights
 from pmlog.demo.meter import Meter
 from pmlog.demo.plan import KILLS, make_plan
 from pmlog.demo.report import Life, Outcome
+from pmlog.demo.show import Terminal
 from pmlog.demo.stage import Stage
 from tests.e2e.services import ROOT, until
 from tests.support import PATIENCE_S, OpenPool, faults_of
@@ -156,9 +157,23 @@ def test_on_a_terminal(memory_dir: Path) -> None:
     os.close(leader)
     assert process.wait(PATIENCE_S) == 0, shown.decode(errors="replace")
     text = shown.decode()
-    for word in ("life 1", "/s  lag", "KiB", "kill -9", "Nothing was lost"):
+    for word in ("life 1", "comparing", "kill -9", "Nothing was lost"):
         assert word in text, text
     assert list(memory_dir.iterdir()) == []
+
+
+def test_bar_shows_rate_and_lag(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar tells how many there are, how many a second, and what the receiver lacks.
+
+    A run on a quiet machine is over before its bar is drawn with figures, so it is moved by hand.
+    """
+    with Terminal(30_000) as terminal:
+        terminal.now("life 1")
+        terminal.progress(12_000, 51_234.0, 3 * 1024)
+        figures = terminal._bar.tasks[0].fields["figures"]
+        assert terminal._bar.tasks[0].completed == 12_000
+    assert figures == "51,234/s  lag 3 KiB"
+    capsys.readouterr()
 
 
 def _wrong_counter(desk: FlightDesk) -> None:
